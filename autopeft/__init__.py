@@ -1,0 +1,25 @@
+"""AutoPEFT: multi-objective search for per-layer PEFT configurations.
+
+``import autopeft`` stays light: the public functions are imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {"search": "autopeft.api"}
+
+
+def __getattr__(name: str) -> Any:
+    """A public function, imported when it is first asked for."""
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'autopeft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Public names, also those not yet imported."""
+    return sorted([*globals(), *_PUBLIC])

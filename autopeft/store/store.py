@@ -1,0 +1,263 @@
+"""The one door to the record: every change to a study or a trial goes through here.
+
+What may change when is in ``lease`` (workers), ``driving`` (the driver) and ``blame`` (what a loss means); this class
+puts each verb in one transaction. It retries nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from autopeft.errors import ConfigurationError, StoreError
+from autopeft.store import blame, driving, lease, log, migrate, rows, tables
+from autopeft.store.database import Database, Now
+from autopeft.store.log import EventKind
+from autopeft.store.reader import Reader, study_row, trial_row
+from autopeft.store.tables import Outcome, StudyState
+from autopeft.study import FrontRecord, Measurement, Order, Proposal, Study, TrialState
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Store(Reader):
+    """The record of all studies, for drivers and workers.
+
+    The promise:
+
+    * Each method is one transaction: all of it is in the record, or nothing.
+    * A queued trial is leased to one worker only. While it runs, only the holder of the latest attempt changes it;
+      whoever comes with an older attempt gets ``LeaseLostError`` and has changed nothing.
+    * A report that is sent twice by its attempt counts once, so a lost reply may be answered by sending again.
+    * Only the database's clock decides whether a lease has run out.
+    * Values that come back are frozen; they are what was in the record at one moment.
+
+    One store may be used by several threads. Every method raises ``StoreError`` if the database is locked for longer
+    than the timeout, read-only, full or away, and ``NotFoundError`` for a study or trial that does not exist.
+    """
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = False) -> Self:
+        """The store at ``url``; with ``create`` a missing or empty database is made.
+
+        Raises:
+            NotFoundError: If the SQLite file does not exist and ``create`` is false.
+            SchemaError: If the database is older or newer than this version.
+            StoreError: If it cannot be opened.
+        """
+        database = Database(url)
+        if not create:
+            database.require_file()
+        migrate.make_current(database, create)
+        return cls(database)
+
+    def create_study(self, study: Study) -> None:
+        """Adds the study; ``StoreError`` if its name is taken, ``ConfigurationError`` if it cannot be a folder's."""
+        if not _NAME.fullmatch(study.name) or not study.name.strip("."):
+            raise ConfigurationError(f"study name {study.name!r}: expected 1 to 128 of A-Z a-z 0-9 . _ -")
+        spec = study.to_json()
+        row = {
+            "name": study.name,
+            "state": StudyState.OPEN,
+            "spec": spec,
+            "sha256": hashlib.sha256(json.dumps(spec, sort_keys=True, allow_nan=False).encode()).hexdigest(),
+            "trials": study.trials,
+            "hours": study.hours,
+            "next_number": 0,
+            "driver_epoch": 0,
+        }
+        with self._database.writing() as connection:
+            try:
+                added = insert(tables.study).values(created_at=Now(), **row).returning(tables.study.c.id)
+                study_id = connection.execute(added).scalar_one()
+            except IntegrityError as error:
+                raise StoreError(f"study {study.name!r} exists already: resume it, or give another name") from error
+            log.append(connection, EventKind.CREATED, study_id, trials=study.trials, hours=study.hours)
+
+    def set_target(self, study: str, trials: int, hours: float | None) -> None:
+        """Sets how many proposals and hours the study is to take."""
+        with self._database.writing() as connection:
+            found = study_row(connection, study)
+            changed = update(tables.study).where(tables.study.c.id == found.id)
+            connection.execute(changed.values(trials=trials, hours=hours))
+            log.append(connection, EventKind.TARGET_SET, found.id, trials=trials, hours=hours)
+
+    def acquire_driver(self, study: str, owner: str, lease_seconds: float = 30) -> int:
+        """The epoch under which ``owner`` drives the study; ``StoreError`` if another live driver does."""
+        with self._database.writing() as connection:
+            return driving.acquire(connection, study, owner, lease_seconds)
+
+    def renew_driver(self, study: str, epoch: int, lease_seconds: float = 30) -> None:
+        """Keeps the study; ``LeaseLostError`` if the epoch is no longer current."""
+        with self._database.writing() as connection:
+            driving.renew(connection, study, epoch, lease_seconds)
+
+    def release_driver(self, study: str, epoch: int) -> None:
+        """Frees the study for the next driver; nothing if it has one already."""
+        with self._database.writing() as connection:
+            driving.release(connection, study, epoch)
+
+    def enqueue(self, study: str, epoch: int, proposals: Sequence[Proposal], lease_seconds: float = 30) -> list[int]:
+        """Numbers of the queued proposals; one whose (digest, replicate) the study has is skipped.
+
+        Renews the driver's lease; ``LeaseLostError`` if the epoch is no longer current or the study was stopped.
+        """
+        with self._database.writing() as connection:
+            return driving.enqueue(connection, driving.renew(connection, study, epoch, lease_seconds), proposals)
+
+    def register_worker(self, worker: str, host: str, device: str, pid: int, environment: Mapping[str, str]) -> None:
+        """Enters the worker, or enters it anew."""
+        row = {"name": worker, "host": host, "device": device, "pid": pid, "environment": dict(environment)}
+        with self._database.writing() as connection:
+            connection.execute(delete(tables.worker).where(tables.worker.c.name == worker))
+            connection.execute(insert(tables.worker).values(started_at=Now(), seen_at=Now(), **row))
+
+    def worker_seen(self, worker: str) -> None:
+        """Notes that the worker is alive; leasing and beating do so as well."""
+        with self._database.writing() as connection:
+            connection.execute(update(tables.worker).where(tables.worker.c.name == worker).values(seen_at=Now()))
+
+    def lease(self, worker: str, study: str | None, lease_seconds: float = 60) -> Order | None:
+        """The next order, of any study if none is named; None if nothing is due."""
+        with self._database.writing() as connection:
+            study_id = None if study is None else study_row(connection, study).id
+            taken = lease.claim(connection, worker, study_id, lease_seconds)
+            if taken is None:
+                return None
+            return rows.order_of(taken, self._studies.read(connection, taken.study_id), self._configurations)
+
+    def beat(self, trial_id: int, attempt: int, lease_seconds: float = 60) -> bool:
+        """Renews the lease; whether a cancel was asked for. ``LeaseLostError`` if the attempt no longer holds it."""
+        with self._database.writing() as connection:
+            return lease.beat(connection, trial_id, attempt, lease_seconds)
+
+    def report(self, trial_id: int, attempt: int, measurement: Measurement) -> None:
+        """Records the measurement, and the trial is COMPLETE; ``LeaseLostError`` if the attempt no longer holds it.
+
+        Raises:
+            StoreError: If the measurement is of another rung than was ordered.
+        """
+        with self._database.writing() as connection:
+            held = lease.hold(connection, trial_id, attempt, Outcome.COMPLETE)
+            if held is None:
+                return
+            if measurement.rung != held.rung:
+                raise StoreError(f"trial {held.number} was ordered at rung {held.rung}, got rung {measurement.rung}")
+            changes = {"rung": held.rung + 1, "lost": 0, "error": None}
+            lease.finish(connection, held, Outcome.COMPLETE, TrialState.COMPLETE, **changes)
+            _record(connection, held, measurement)
+
+    def report_diverged(self, trial_id: int, attempt: int, reason: str) -> None:
+        """The trial is DIVERGED, a result; ``LeaseLostError`` if the attempt no longer holds it."""
+        with self._database.writing() as connection:
+            held = lease.hold(connection, trial_id, attempt, Outcome.DIVERGED)
+            if held is not None:
+                state = TrialState.DIVERGED
+                lease.finish(connection, held, Outcome.DIVERGED, state, reason=reason, error=reason)
+
+    def report_failure(self, trial_id: int, attempt: int, reason: str, traceback: str) -> TrialState:
+        """QUEUED again after a wait, or FAILED; ``LeaseLostError`` if the attempt no longer holds it."""
+        with self._database.writing() as connection:
+            held = lease.hold(connection, trial_id, attempt, Outcome.FAILED)
+            if held is None:
+                state = connection.scalar(select(tables.trial.c.state).where(tables.trial.c.id == trial_id))
+                return TrialState.FAILED if state == TrialState.FAILED else TrialState.QUEUED
+            failures = held.failures + 1
+            state = TrialState.CANCELLED if held.cancel_requested else blame.after_failure(failures)
+            changes = {"failures": failures, "error": f"{reason}\n{traceback}".rstrip()}
+            due = Now() + blame.wait_seconds(failures)
+            text = {"reason": reason, "traceback": traceback}
+            lease.finish(connection, held, Outcome.FAILED, state, not_before=due, **text, **changes)
+            return state
+
+    def hand_back(self, trial_id: int, attempt: int) -> None:
+        """QUEUED again without blame, or CANCELLED if that was asked; ``LeaseLostError`` if no longer held."""
+        with self._database.writing() as connection:
+            held = lease.hold(connection, trial_id, attempt, Outcome.PREEMPTED)
+            if held is None:
+                return
+            state = TrialState.CANCELLED if held.cancel_requested else TrialState.QUEUED
+            lease.finish(connection, held, Outcome.PREEMPTED, state, preempted=held.preempted + 1)
+
+    def reap(self, study: str | None = None) -> int:
+        """How many trials had a lease that ran out; each is QUEUED again, or QUARANTINED if it kills workers."""
+        with self._database.reading() as connection:
+            query = select(tables.trial.c.id).where(tables.is_running, tables.trial.c.expires_at <= Now()).limit(1)
+            if connection.scalar(query) is None:
+                return 0
+        with self._database.writing() as connection:
+            return lease.reap(connection, None if study is None else study_row(connection, study).id)
+
+    def cancel(self, study: str, number: int) -> TrialState:
+        """The trial's state: CANCELLED at once if it waited; a running one is asked to stop; a final one stays."""
+        with self._database.writing() as connection:
+            return _cancel(connection, trial_row(connection, study, number, lock=True))
+
+    def stop(self, study: str) -> int:
+        """Ends the study: it takes no more trials until it has a new driver, and all that waits or runs is cancelled.
+
+        What runs is asked to stop, as by ``cancel``. Returns how many trials that concerns.
+        """
+        with self._database.writing() as connection:
+            found = study_row(connection, study)
+            stopped = update(tables.study).where(tables.study.c.id == found.id)
+            connection.execute(stopped.values(state=StudyState.STOPPED))
+            log.append(connection, EventKind.STOPPED, found.id)
+            states = [state.value for state in TrialState if not state.is_final]
+            query = select(tables.trial).where(tables.trial.c.study_id == found.id, tables.trial.c.state.in_(states))
+            open_trials = connection.execute(query.with_for_update()).all()
+            for row in open_trials:
+                _cancel(connection, row)
+            return len(open_trials)
+
+    def record_front(self, study: str, record: FrontRecord) -> None:
+        """Adds a front to the study's history."""
+        with self._database.writing() as connection:
+            found = study_row(connection, study)
+            values = {"hypervolume": record.hypervolume, "completed": record.completed, "seconds": record.seconds}
+            added = insert(tables.front).values(study_id=found.id, created_at=Now(), **values)
+            front_id = connection.execute(added.returning(tables.front.c.id)).scalar_one()
+            members = [
+                {"front_id": front_id, "position": position, "trial_id": trial_row(connection, study, number).id}
+                for position, number in enumerate(record.trials)
+            ]
+            if members:
+                connection.execute(insert(tables.front_member), members)
+            log.append(connection, EventKind.FRONT, found.id, hypervolume=record.hypervolume, members=len(members))
+
+
+def _record(connection: Connection, held: Row[Any], measurement: Measurement) -> None:
+    key = {"trial_id": held.id, "rung": measurement.rung}
+    for table in (tables.measurement, tables.checkpoint):
+        connection.execute(delete(table).where(table.c.trial_id == held.id, table.c.rung == measurement.rung))
+    values = {
+        "values": dict(measurement.values),
+        "curve": [list(point) for point in measurement.curve],
+        "correct": "".join(str(mark) for mark in measurement.correct),
+    }
+    row = {**key, "attempt": held.attempt, **values}
+    connection.execute(insert(tables.measurement).values({**row, "created_at": Now()}))
+    if measurement.artifact is not None:
+        pointer = {**key, "attempt": held.attempt, "path": measurement.artifact, "sha256": measurement.sha256}
+        connection.execute(insert(tables.checkpoint).values({**pointer, "created_at": Now()}))
+
+
+def _cancel(connection: Connection, row: Row[Any]) -> TrialState:
+    state = TrialState(row.state)
+    if state.is_final:
+        return state
+    if state is TrialState.RUNNING:
+        changes: dict[str, Any] = {"cancel_requested": True}
+        kind = EventKind.CANCEL_REQUESTED
+    else:
+        changes = {"state": TrialState.CANCELLED, "finished_at": Now()}
+        state, kind = TrialState.CANCELLED, EventKind.CANCELLED
+    connection.execute(update(tables.trial).where(tables.trial.c.id == row.id).values(changes))
+    log.append(connection, kind, row.study_id, row.id)
+    return state

@@ -1,0 +1,227 @@
+"""From what is asked to a task: find the source, read train and validation, carve and cut, and say what was done.
+
+The test split is only ever read by the function that ``Task.read_test`` calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from autopeft.errors import TaskError
+from autopeft.tasks.builtin import ASPECT_LABELS, BUILTIN_TASKS, AspectSizes, generate_split
+from autopeft.tasks.columns import Columns, find_columns, read_texts, require_columns
+from autopeft.tasks.files import read_files
+from autopeft.tasks.hub import is_saved, read_hub, read_saved
+from autopeft.tasks.labels import Vocabulary, find_vocabulary, read_labels, require_every_class
+from autopeft.tasks.metrics import ALIASES, METRICS, find_metric
+from autopeft.tasks.selection import carve, take_part
+from autopeft.tasks.tables import Source, Table
+from autopeft.tasks.task import HUB_PREFIX, Split, Task, TaskSpec
+
+SIZES = AspectSizes()
+
+
+def load_task(spec: TaskSpec) -> Task:
+    """The task that ``spec`` asks for, without its test rows.
+
+    Raises:
+        TaskError: If there is no such task, or its data cannot be used.
+    """
+    if spec.metric is not None:
+        spec = replace(spec, metric=ALIASES.get(spec.metric, spec.metric))
+        find_metric(str(spec.metric))
+    if spec.source in BUILTIN_TASKS:
+        return _load_aspects(spec)
+    source, spec = _find_source(spec)
+    return _assemble(source, spec)
+
+
+def _load_aspects(spec: TaskSpec) -> Task:
+    named = [name for name in ("text", "text_pair", "label") if getattr(spec, name) is not None]
+    if named:
+        raise TaskError(
+            f"{' and '.join(named)} named for the built-in task aspects; expected none: its columns are fixed"
+        )
+    metric = spec.metric or "accuracy"
+    _require_fit(metric, Vocabulary(ASPECT_LABELS))
+    train = generate_split("train", spec.train_rows or SIZES.train, spec.seed)
+    validation = generate_split("validation", spec.validation_rows or SIZES.validation, spec.seed)
+    _require_every_label(train, validation)
+    notes = (f"aspects: {BUILTIN_TASKS['aspects']}, data seed {spec.seed}",)
+    return Task(
+        name="aspects",
+        spec=spec,
+        label_names=ASPECT_LABELS,
+        metric=metric,
+        train=train,
+        validation=validation,
+        notes=notes,
+        data_sha256=_digest(ASPECT_LABELS, train, validation),
+        test_reader=partial(generate_split, "test", SIZES.test, spec.seed),
+    )
+
+
+def _find_source(spec: TaskSpec) -> tuple[Source, TaskSpec]:
+    """The source, and the spec with its path made absolute."""
+    is_hub, name = spec.source.startswith(HUB_PREFIX), spec.source.removeprefix(HUB_PREFIX)
+    path = Path(name).absolute()
+    if is_hub and not (name and path.is_dir()):
+        return read_hub(name), spec
+    if not path.exists():
+        raise TaskError(
+            f"there is no task and no file {spec.source!r}; expected a built-in task ({', '.join(BUILTIN_TASKS)}), "
+            f"the path of a folder or of a .jsonl, .json, .csv, .tsv or .parquet file, or hf:NAME[/CONFIG]"
+        )
+    source = read_saved(path) if is_saved(path) else read_files(path)
+    return source, replace(spec, source=str(path))
+
+
+def _assemble(source: Source, spec: TaskSpec) -> Task:
+    wanted = spec.metric or _declared_metric(source)
+    columns = find_columns(spec, source.columns, source.train)
+    regression = METRICS[wanted].is_regression if wanted else None
+    vocabulary = find_vocabulary(source.train, columns.label, source.label_names, regression)
+    metric = wanted or ("pearson_spearman" if vocabulary.is_regression else "accuracy")
+    _require_fit(metric, vocabulary)
+    reading = _Reading(columns, vocabulary)
+    train = reading.examples(source.train)
+    require_every_class(train.labels, vocabulary, source.train.origin)
+    notes = [f"columns: {columns}"]
+    if source.validation is None:
+        train, validation = _carved(train, vocabulary, spec, notes)
+    else:
+        validation = reading.examples(source.validation, frozenset(int(label) for label in train.labels))
+    train = _cut(train, spec.train_rows, "training", vocabulary, spec.seed, notes)
+    validation = _cut(validation, spec.validation_rows, "validation", vocabulary, spec.seed, notes)
+    _require_scorable(train, validation, vocabulary, notes)
+    return Task(
+        name=_name(source.name),
+        spec=spec,
+        label_names=vocabulary.names,
+        metric=metric,
+        train=train,
+        validation=validation,
+        notes=tuple(notes),
+        data_sha256=_digest(vocabulary.names, train, validation),
+        test_reader=_test_reader(source, reading, train),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How tables of one task are turned into examples."""
+
+    columns: Columns
+    vocabulary: Vocabulary
+
+    def examples(self, table: Table, held: frozenset[int] | None = None) -> Split:
+        """The rows of ``table``; the classes of a split that is scored must be among those that train holds."""
+        require_columns(self.columns, table)
+        if len(table) == 0:
+            raise TaskError(f"{table.origin} holds no rows; expected rows with a text and a label")
+        pair = self.columns.text_pair
+        return Split(
+            read_texts(table, self.columns.text),
+            None if pair is None else read_texts(table, pair, allow_empty=True),
+            read_labels(table, self.columns.label, self.vocabulary, held),
+        )
+
+
+def _test_reader(source: Source, reading: _Reading, train: Split) -> Callable[[], Split] | None:
+    """A function that reads the test rows; it keeps no other rows alive."""
+    if source.test is None:
+        return None
+    held = frozenset(int(label) for label in train.labels)
+    return partial(_read_test, source.name, source.test, reading, held)
+
+
+def _read_test(name: str, read: Callable[[], Table], reading: _Reading, held: frozenset[int]) -> Split:
+    table = read()
+    labels = table.columns.get(reading.columns.label)
+    if labels is None or all(label in (-1, -1.0, None) for label in labels):
+        raise TaskError(
+            f"the test rows of {name} have no labels (they are held back, or were never given); expected a "
+            f"label in every row: carve a part of train off as test before the search, or score on validation"
+        )
+    return reading.examples(table, held)
+
+
+def _carved(train: Split, vocabulary: Vocabulary, spec: TaskSpec, notes: list[str]) -> tuple[Split, Split]:
+    stay, leave = carve(np.asarray(train.labels), vocabulary.is_regression, spec.seed)
+    if not len(leave) or not len(stay):
+        raise TaskError(
+            f"{len(train)} training rows are too few to carve a validation split from; expected two of a class: "
+            f"add rows, or a file named validation"
+        )
+    notes.append(f"no validation split: {len(leave):,} of {len(train):,} training rows carved, data seed {spec.seed}")
+    return train.take(stay), train.take(leave)
+
+
+def _cut(split: Split, rows: int | None, which: str, vocabulary: Vocabulary, seed: int, notes: list[str]) -> Split:
+    if rows is None or rows == len(split):
+        return split
+    if rows > len(split):
+        notes.append(f"{rows:,} {which} rows asked for, all {len(split):,} taken")
+        return split
+    if which == "training" and rows < len(vocabulary.names):
+        raise TaskError(
+            f"{rows} training rows for {len(vocabulary.names)} classes; expected at least one of each: "
+            f"ask for {len(vocabulary.names)} or more"
+        )
+    notes.append(f"{rows:,} of {len(split):,} {which} rows taken, classes in proportion, data seed {seed}")
+    return split.take(take_part(np.asarray(split.labels), rows, vocabulary.is_regression, seed))
+
+
+def _require_scorable(train: Split, validation: Split, vocabulary: Vocabulary, notes: list[str]) -> None:
+    """Says which classes validation lacks; refuses a validation split on which every model scores the same way."""
+    if len(set(validation.labels)) < 2:
+        only = vocabulary.names[int(validation.labels[0])] if vocabulary.names else validation.labels[0]
+        raise TaskError(
+            f"all {len(validation)} validation rows have the label {only!r}; expected at least two labels: "
+            f"add rows, or take the validation file away to have one carved from train"
+        )
+    absent = sorted({int(label) for label in train.labels} - {int(label) for label in validation.labels})
+    if absent and vocabulary.names:
+        shown = ", ".join(vocabulary.names[index] for index in absent[:5]) + (", …" if absent[5:] else "")
+        notes.append(f"warning: {len(absent)} of {len(vocabulary.names)} classes absent from validation: {shown}")
+
+
+def _require_every_label(train: Split, validation: Split) -> None:
+    for which, split in (("training", train), ("validation", validation)):
+        if len(set(split.labels)) < len(ASPECT_LABELS):
+            raise TaskError(f"{len(split)} {which} rows of aspects do not hold all classes; ask for 5 or more")
+
+
+def _declared_metric(source: Source) -> str | None:
+    """The first declared metric that is known here."""
+    names = (ALIASES.get(name, name) for name in source.metrics)
+    return next((name for name in names if name in METRICS), None)
+
+
+def _require_fit(metric: str, vocabulary: Vocabulary) -> None:
+    if METRICS[metric].is_regression != vocabulary.is_regression:
+        kind = "numbers" if vocabulary.is_regression else f"{len(vocabulary.names)} classes"
+        fitting = [name for name in METRICS if METRICS[name].is_regression == vocabulary.is_regression]
+        raise TaskError(f"the metric is {metric} and the labels are {kind}; expected one of {', '.join(fitting)}")
+    if metric == "f1" and len(vocabulary.names) != 2:
+        raise TaskError(f"f1 needs 2 classes and the labels are {len(vocabulary.names)}; choose macro_f1")
+
+
+def _name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:128] or "task"
+
+
+def _digest(label_names: tuple[str, ...], train: Split, validation: Split) -> str:
+    digest = hashlib.sha256()
+    for part in (label_names, *((split.texts, split.pairs, split.labels) for split in (train, validation))):
+        digest.update(json.dumps(part, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        digest.update(b"\n")
+    return digest.hexdigest()

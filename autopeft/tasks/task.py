@@ -1,0 +1,174 @@
+"""The values of a task: what is asked, a split of it, and the task as loaded.
+
+Nothing here reads a file or the network; ``loading`` does, and hands a way to read the test split on to ``Task``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from autopeft.errors import TaskError
+from autopeft.tasks.metrics import METRICS
+
+HUB_PREFIX = "hf:"
+_BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What is asked for; a path is made absolute, so that every process reads the same files.
+
+    Attributes:
+        source: A built-in task, the path of a folder or file, or ``hf:NAME[/CONFIG]``.
+        text: Column of the text; None finds it by name.
+        text_pair: Column of the second text; None finds it by name.
+        label: Column of the label; None finds it by name.
+        metric: Name of a metric; None takes the task's own.
+        train_rows: Most training rows, a class-stratified part; None takes all, or the task's default.
+        validation_rows: Most validation rows, likewise.
+        seed: Of generation, carving and subsetting; not of training.
+    """
+
+    source: str
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    metric: str | None = None
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str) or not self.source.strip():
+            raise TaskError(
+                f"the task is {self.source!r}; expected a built-in task, the path of a folder or file, "
+                f"or hf:NAME[/CONFIG]: name one of these"
+            )
+        object.__setattr__(self, "source", absolute_source(self.source.strip()))
+        for name in ("text", "text_pair", "label", "metric"):
+            _check(name, getattr(self, name), str, "a name or nothing")
+        for name in ("train_rows", "validation_rows"):
+            rows = getattr(self, name)
+            _check(name, rows, int, "a whole number of at least 1, or nothing")
+            if rows is not None and rows < 1:
+                raise TaskError(f"{name} is {rows}; expected at least 1: leave it out to use all rows")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise TaskError(f"the seed of the task is {self.seed!r}; expected a whole number from 0 on")
+
+    def to_json(self) -> dict[str, object]:
+        """This value as plain JSON; ``from_json`` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> TaskSpec:
+        """The value that ``to_json`` wrote.
+
+        Raises:
+            TaskError: If a key is unknown, or ``source`` is missing.
+        """
+        known = [entry.name for entry in dataclasses.fields(cls)]
+        unknown = sorted(set(document) - set(known))
+        if unknown or "source" not in document:
+            raise TaskError(
+                f"a task has the keys {', '.join(sorted(document)) or 'none'}; "
+                f"expected source and, where needed, some of {', '.join(known[1:])}"
+            )
+        return cls(**cast(dict[str, Any], dict(document)))  # __post_init__ checks the types
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows in order: texts, second texts where the task has pairs, and labels (class indices, or numbers)."""
+
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None
+    labels: tuple[int, ...] | tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        counts = {len(self.texts), len(self.labels), len(self.texts if self.pairs is None else self.pairs)}
+        if len(counts) > 1:
+            raise TaskError(f"a split has columns of {sorted(counts)} rows; expected one label and pair for each text")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: np.ndarray) -> Split:
+        """The given rows (indices, in the order given)."""
+        texts = tuple(self.texts[row] for row in rows)
+        pairs = None if self.pairs is None else tuple(self.pairs[row] for row in rows)
+        return Split(texts, pairs, cast(tuple[float, ...], tuple(self.labels[row] for row in rows)))
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as loaded: search trains on ``train`` and ranks on ``validation``; ``read_test`` is for the end.
+
+    Attributes:
+        name: Short, of letters, digits, dot, dash and underscore.
+        spec: What was asked.
+        label_names: Name of each class; empty for regression.
+        metric: Name of the metric.
+        train: Rows to train on.
+        validation: Rows to rank on.
+        notes: What the user should know: carved splits, absent classes, columns found.
+        data_sha256: Of the content of both splits and the label names.
+        test_reader: Reads the test split; None where there is none.
+    """
+
+    name: str
+    spec: TaskSpec
+    label_names: tuple[str, ...]
+    metric: str
+    train: Split
+    validation: Split
+    notes: tuple[str, ...]
+    data_sha256: str
+    test_reader: Callable[[], Split] | None = field(default=None, repr=False, compare=False)
+
+    def read_test(self) -> Split:
+        """The test split, read now; nothing else reads it.
+
+        Raises:
+            TaskError: If there is no test split with labels.
+        """
+        if self.test_reader is None:
+            raise TaskError(
+                f"{self.name} has no test split; expected a file named test beside train: "
+                f"put a labelled part of the data there, or score on validation"
+            )
+        return self.test_reader()
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether labels are numbers rather than classes."""
+        return METRICS[self.metric].is_regression
+
+    @property
+    def quality_floor(self) -> float:
+        """Score on validation without having learned anything: of the majority class, or 0 for a correlation."""
+        return METRICS[self.metric].floor(np.asarray(self.validation.labels))
+
+
+def absolute_source(source: str) -> str:
+    """``source`` with a path made absolute; a bare word (a built-in task) and ``hf:…`` with a name stay as they are."""
+    if source.startswith(HUB_PREFIX):
+        name = source.removeprefix(HUB_PREFIX)
+        is_path = name.startswith((".", "~", os.sep))
+        return HUB_PREFIX + _absolute(name) if is_path else source
+    return source if _BARE_NAME.fullmatch(source) else _absolute(source)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (Path.resolve would follow links)
+
+
+def _check(name: str, value: object, kind: type, expected: str) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        raise TaskError(f"{name} of the task is {value!r}; expected {expected}")

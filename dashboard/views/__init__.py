@@ -1,0 +1,1 @@
+"""Pages, and parts of pages: what is shown, with Streamlit. What is read and drawn stands in ``dashboard``."""

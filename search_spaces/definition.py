@@ -1,0 +1,151 @@
+"""A search space as data, before it meets a backbone: read from JSON or YAML, every key and value checked.
+
+Nothing here knows a backbone's shapes; ``search_spaces.space`` binds a definition to one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces.dimensions import Continuous, Ordinal
+from search_spaces.errors import ConfigurationError
+
+SCHEMA = "autopeft.space/1"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleGroup:
+    """Sites that share one rank in a layer group, and the ranks they may have."""
+
+    sites: tuple[str, ...]
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceDefinition:
+    """A search space as data, before it meets a backbone.
+
+    Attributes:
+        name: Name for people.
+        modules: Groups of sites with their ranks.
+        layers: Groups of layer indices that share their sizes; None for each layer on its own.
+        scaling: LoRA alpha / rank.
+        learning_rate: Range searched on a log scale (equal ends: fixed).
+    """
+
+    name: str
+    modules: tuple[ModuleGroup, ...]
+    layers: tuple[tuple[int, ...], ...] | None
+    scaling: float
+    learning_rate: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that ``from_json`` reads back; the same keys as a YAML space."""
+        low, high = self.learning_rate
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "layers": "each" if self.layers is None else [list(group) for group in self.layers],
+            "modules": [{"sites": list(group.sites), "ranks": list(group.ranks)} for group in self.modules],
+            "scaling": self.scaling,
+            "learning_rate": {"low": low, "high": high},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SpaceDefinition:
+        """The definition in ``data`` (parsed JSON or YAML), validated.
+
+        Raises:
+            ConfigurationError: If a key is unknown or missing, or a value is of the wrong kind.
+        """
+        if not isinstance(data, Mapping):
+            raise ConfigurationError(f"a space is an object with name and modules, got {type(data).__name__}")
+        _known_keys(data, {"schema", "name", "layers", "modules", "scaling", "learning_rate"}, "space")
+        if data.get("schema", SCHEMA) != SCHEMA:
+            raise ConfigurationError(f"space schema {data['schema']!r}: this version reads {SCHEMA!r}")
+        modules = data.get("modules")
+        if not isinstance(modules, Sequence) or isinstance(modules, str) or not modules:
+            raise ConfigurationError(
+                "space key 'modules': expected a list like [{sites: [query, value], ranks: [0, 4]}]"
+            )
+        name = data.get("name", "custom")
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"space key 'name': expected a text, got {name!r}")
+        groups = tuple(_group_from_json(group) for group in modules)
+        sites = [site for group in groups for site in group.sites]
+        if len(set(sites)) != len(sites):
+            raise ConfigurationError(
+                f"space {name}: a site stands in two module groups ({', '.join(sites)}); use each once"
+            )
+        scaling = _number(data.get("scaling", 2.0), "scaling")
+        return cls(name, groups, _layers_from_json(data.get("layers", "each")), scaling, _range(data))
+
+
+def _group_from_json(data: Any) -> ModuleGroup:
+    if not isinstance(data, Mapping):
+        raise ConfigurationError(f"a module group is an object with sites and ranks, got {data!r}")
+    _known_keys(data, {"sites", "ranks"}, "module group")
+    sites, ranks = data.get("sites"), data.get("ranks")
+    if not isinstance(sites, Sequence) or isinstance(sites, str) or not sites:
+        raise ConfigurationError(f"module group key 'sites': expected a list like [query, value], got {sites!r}")
+    if not isinstance(ranks, Sequence) or isinstance(ranks, str):
+        raise ConfigurationError(f"module group key 'ranks': expected a list like [0, 1, 4], got {ranks!r}")
+    return ModuleGroup(tuple(map(str, sites)), Ordinal(f"ranks of {'+'.join(map(str, sites))}", tuple(ranks)).values)
+
+
+def _layers_from_json(data: Any) -> tuple[tuple[int, ...], ...] | None:
+    if data == "each":
+        return None
+    if (
+        not isinstance(data, Sequence)
+        or isinstance(data, str)
+        or not all(
+            isinstance(group, Sequence) and group and all(type(layer) is int for layer in group) for group in data
+        )
+    ):
+        raise ConfigurationError(f"space key 'layers': expected 'each' or a list like [[0, 1], [2, 3]], got {data!r}")
+    flat = [layer for group in data for layer in group]
+    if not flat or len(set(flat)) != len(flat):
+        raise ConfigurationError(f"space key 'layers': each layer may stand in one group only, got {data!r}")
+    return tuple(tuple(group) for group in data)
+
+
+def _range(data: Mapping[str, Any]) -> tuple[float, float]:
+    value = data.get("learning_rate", {"low": 2e-4, "high": 1e-2})
+    if isinstance(value, Mapping):
+        _known_keys(value, {"low", "high"}, "learning_rate")
+        ends = _number(value.get("low"), "learning_rate.low"), _number(value.get("high"), "learning_rate.high")
+    else:
+        ends = (_number(value, "learning_rate"),) * 2
+    rate = Continuous("learning_rate", *ends)
+    if rate.high > 1:
+        raise ConfigurationError(f"learning_rate up to {rate.high}: expected at most 1")
+    return rate.low, rate.high
+
+
+def _number(value: Any, key: str) -> float:
+    if isinstance(value, str):
+        value = _yaml_exponent(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"space key '{key}': expected a number above 0, got {value!r}")
+    return float(value)
+
+
+def _yaml_exponent(text: str) -> float | str:
+    """``1e-3`` as a number: YAML 1.1 takes it for a text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _known_keys(data: Mapping[str, Any], known: set[str], what: str) -> None:
+    for key in data:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+            raise ConfigurationError(f"unknown {what} key {key!r}{hint}")

@@ -1,0 +1,155 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+from scipy.stats import lognorm, multivariate_normal
+
+from autopeft.optimizer.surrogate import (
+    GaussianProcess,
+    Hyperparameters,
+    matern,
+    negative_log_posterior,
+    squared_distances,
+)
+
+
+def data(count=20, dimension=4, seed=0):
+    generator = np.random.default_rng(seed)
+    features = generator.random((count, dimension))
+    values = np.sin(4 * features[:, 0]) + 0.5 * features[:, 1] + 0.05 * generator.standard_normal(count)
+    return features, values
+
+
+def theta(dimension=4, seed=1):
+    generator = np.random.default_rng(seed)
+    return np.concatenate([generator.normal(0, 0.5, dimension), [-3.0, 0.2]])
+
+
+def naive_kernel(left, right, lengthscales):
+    kernel = np.empty((len(left), len(right)))
+    for i, one in enumerate(left):
+        for j, other in enumerate(right):
+            r = math.sqrt(sum(((one - other) / lengthscales) ** 2))
+            kernel[i, j] = (1 + math.sqrt(5) * r + 5 * r**2 / 3) * math.exp(-math.sqrt(5) * r)
+    return kernel
+
+
+def naive_posterior(features, values, at, hyperparameters):
+    """Textbook formulas with an explicit inverse, for standardised values."""
+    kernel = naive_kernel(features, features, hyperparameters.lengthscales)
+    inverse = np.linalg.inv(kernel + hyperparameters.noise * np.eye(len(features)))
+    cross = naive_kernel(at, features, hyperparameters.lengthscales)
+    mean = hyperparameters.mean + cross @ inverse @ (values - hyperparameters.mean)
+    return mean, np.sqrt(1 - np.diag(cross @ inverse @ cross.T))
+
+
+def test_the_kernel_is_the_textbooks():
+    features, _ = data()
+    lengthscales = np.array([0.3, 1.0, 2.0, 0.5])
+    scaled = features / lengthscales
+    assert matern(squared_distances(scaled, scaled)) == pytest.approx(naive_kernel(features, features, lengthscales))
+
+
+@pytest.mark.parametrize("dimension", [1, 4, 19])
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_the_gradient_is_that_of_finite_differences(count, dimension):
+    features, _ = data(count, max(dimension, 2))
+    features, values = features[:, :dimension], np.random.default_rng(2).standard_normal(count)
+
+    def loss(at):
+        return negative_log_posterior(at, features, values)[0]
+
+    def gradient(at):
+        return negative_log_posterior(at, features, values)[1]
+
+    at = theta(dimension)
+    assert check_grad(loss, gradient, at, epsilon=1e-6) < 1e-4 * (1 + np.linalg.norm(gradient(at)))
+
+
+def test_the_loss_is_likelihood_times_prior():
+    features, values = data()
+
+    def log_posterior(at):
+        lengthscales, noise, mean = np.exp(at[:4]), math.exp(at[4]), at[5]
+        covariance = naive_kernel(features, features, lengthscales) + noise * np.eye(20)
+        likelihood = multivariate_normal(np.full(20, mean), covariance).logpdf(values)
+        scale = math.exp(math.sqrt(2) + 0.5 * math.log(4))
+        prior = lognorm(math.sqrt(3), scale=scale).logpdf(lengthscales).sum() + lognorm(1, scale=math.exp(-4)).logpdf(
+            noise
+        )
+        return likelihood + prior
+
+    one, other = theta(seed=1), theta(seed=2)
+    ours = negative_log_posterior(one, features, values)[0] - negative_log_posterior(other, features, values)[0]
+    assert ours == pytest.approx(log_posterior(other) - log_posterior(one))
+
+
+def test_the_posterior_is_that_of_a_naive_computation():
+    features, values = data()
+    at = np.random.default_rng(3).random((7, 4))
+    hyperparameters = Hyperparameters.from_vector(theta())
+    mean, deviation = GaussianProcess(features, 10 + 2 * values, hyperparameters, 10.0, 2.0).posterior(at)
+    expected_mean, expected_deviation = naive_posterior(features, values, at, hyperparameters)
+    assert mean == pytest.approx(10 + 2 * expected_mean)
+    assert deviation == pytest.approx(2 * expected_deviation)
+
+
+def test_the_posterior_is_botorchs():
+    torch = pytest.importorskip("torch")
+    models = pytest.importorskip("botorch.models")
+    kernels = pytest.importorskip("gpytorch.kernels")
+    features, values = data()
+    values = (values - values.mean()) / values.std()
+    at = np.random.default_rng(3).random((7, 4))
+    ours = GaussianProcess.fit(features, values)
+    model = models.SingleTaskGP(
+        torch.tensor(features),
+        torch.tensor(values)[:, None],
+        covar_module=kernels.MaternKernel(nu=2.5, ard_num_dims=4),
+        outcome_transform=None,
+    ).double()
+    model.covar_module.lengthscale = torch.tensor(ours.hyperparameters.lengthscales)
+    model.likelihood.noise = torch.tensor([ours.hyperparameters.noise])
+    model.mean_module.constant.data = torch.tensor(ours.hyperparameters.mean, dtype=torch.float64)
+    with torch.no_grad():
+        theirs = model.eval().posterior(torch.tensor(at))
+    mean, deviation = ours.posterior(at)
+    assert mean == pytest.approx(theirs.mean[:, 0].numpy(), abs=1e-6)
+    assert deviation == pytest.approx(theirs.variance[:, 0].sqrt().numpy(), abs=1e-6)
+
+
+def test_a_fit_finds_what_matters():
+    features, values = data(60, 6)
+    process = GaussianProcess.fit(features, values)
+    lengthscales = process.hyperparameters.lengthscales
+    assert lengthscales[0] < lengthscales[1] < lengthscales[2:].min()
+    test_features, test_values = data(200, 6, seed=9)
+    mean, _ = process.posterior(test_features)
+    assert np.sqrt(np.mean((mean - test_values) ** 2)) < 0.1
+
+
+@pytest.mark.parametrize("values", [[0.7], [0.7] * 5, [0.1 + 0.2, 0.3, 0.3], [0.0] * 4])
+def test_values_without_spread_give_a_flat_mean_and_an_honest_doubt(values):
+    features = np.random.default_rng(0).random((len(values), 3))
+    mean, deviation = GaussianProcess.fit(features, np.array(values)).posterior(np.random.default_rng(1).random((5, 3)))
+    assert mean == pytest.approx(np.full(5, values[-1]))
+    assert deviation.min() > 1e-3
+
+
+def test_equal_features_with_different_values_are_noise():
+    features = np.repeat(np.random.default_rng(0).random((10, 3)), 2, axis=0)
+    process = GaussianProcess.fit(features, np.tile([0.0, 1.0], 10))
+    mean, _ = process.posterior(features)
+    assert mean == pytest.approx(np.full(20, 0.5), abs=0.05)
+
+
+def test_believing_keeps_the_mean_and_removes_doubt():
+    features, values = data()
+    process = GaussianProcess.fit(features, values)
+    at = np.random.default_rng(3).random((3, 4))
+    believed = process.believing(at)
+    elsewhere = np.random.default_rng(4).random((5, 4))
+    assert believed.posterior(elsewhere)[0] == pytest.approx(process.posterior(elsewhere)[0], abs=1e-6)
+    assert (believed.posterior(at)[1] < process.posterior(at)[1]).all()
+    assert process.believing(at[:0]) is process

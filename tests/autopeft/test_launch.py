@@ -1,0 +1,85 @@
+import signal
+import sys
+import time
+
+import pytest
+
+from autopeft import launch
+from autopeft.errors import ConfigurationError, EvaluationError
+from autopeft.launch import LocalEngine, WorkerPlan, child_environment, plan_workers, visible_gpus
+
+
+def test_cpu_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr(launch, "visible_gpus", list)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert plan_workers("2") == [WorkerPlan("cpu", 2)] * 2
+    assert plan_workers("8") == [WorkerPlan("cpu", 1)] * 8
+
+
+def test_each_gpu_gets_one_worker_pinned_to_it(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    plans = plan_workers("auto")
+    assert [(plan.device, plan.visible_gpu) for plan in plans] == [("cuda:0", "2"), ("cuda:0", "5")]
+    assert child_environment("sqlite:///a.db", plans[1])["CUDA_VISIBLE_DEVICES"] == "5"
+
+
+def test_gpus_hidden_by_the_user_stay_hidden(monkeypatch):
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert visible_gpus() == []
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "two", "1.5", "9999"])
+def test_a_wrong_number_of_workers_is_refused(text):
+    with pytest.raises(ConfigurationError, match="expected a whole number"):
+        plan_workers(text)
+
+
+def test_the_database_is_not_in_the_arguments(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(launch, "worker_command", lambda *words: seen.append(words) or [sys.executable, "-c", ""])
+    engine = LocalEngine("postgresql://user:secret@host/db", "s", tmp_path, [WorkerPlan("cpu", 1)])
+    engine.start()
+    engine.stop()
+    assert "secret" not in " ".join(seen[0])
+    assert child_environment("postgresql://user:secret@host/db", WorkerPlan("cpu", 1))["AUTOPEFT_DB"].endswith(
+        "host/db"
+    )
+
+
+def engine_of(monkeypatch, tmp_path, code):
+    monkeypatch.setattr(launch, "worker_command", lambda *_: [sys.executable, "-c", code])
+    return LocalEngine("sqlite:///a.db", "s", tmp_path, [WorkerPlan("cpu", 1)])
+
+
+def test_workers_that_keep_dying_end_the_search_with_their_last_words(monkeypatch, tmp_path):
+    engine = engine_of(monkeypatch, tmp_path, "raise SystemExit('no such model')")
+    engine.start()
+    with pytest.raises(EvaluationError, match="no such model"):
+        for _ in range(500):
+            engine.ensure_alive()
+            time.sleep(0.02)
+
+
+def test_a_worker_that_died_is_started_again(monkeypatch, tmp_path):
+    engine = engine_of(monkeypatch, tmp_path, "import time; time.sleep(60)")
+    engine.start()
+    first = engine._running[0].process
+    first.kill()
+    first.wait()
+    assert engine.alive_count == 0
+    engine.ensure_alive()
+    assert engine.alive_count == 1
+    engine.stop()
+    assert engine.alive_count == 0
+
+
+def test_a_worker_that_ignores_the_request_is_killed(monkeypatch, tmp_path):
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    engine = engine_of(monkeypatch, tmp_path, code)
+    engine.start()
+    process = engine._running[0].process
+    while "up" not in engine._running[0].log.read_text():
+        time.sleep(0.02)
+    engine.stop(patience_seconds=0.3)
+    assert process.returncode == -signal.SIGKILL

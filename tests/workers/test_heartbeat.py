@@ -1,0 +1,110 @@
+import time
+
+import pytest
+
+from autopeft.errors import LeaseLostError, StoreError
+from workers.heartbeat import Heartbeat
+from workers.stopping import Preempted
+
+
+class Beats:
+    """A store that answers beats as it is told."""
+
+    def __init__(self):
+        self.answer = False
+        self.orders = []
+        self.seen = 0
+        self.closed = False
+
+    def open(self):
+        return self
+
+    def beat(self, trial_id, attempt, lease_seconds=60):
+        self.orders.append((trial_id, attempt))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def worker_seen(self, worker):
+        self.seen += 1
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def order(study, make_order):
+    return make_order(study, number=7, attempt=3)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 3.0
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def test_it_beats_for_the_order_it_holds_and_only_then(order):
+    store = Beats()
+    with Heartbeat(store.open, "w", 0.08) as heartbeat:
+        wait_for(lambda: store.seen > 0)
+        assert store.orders == []
+        heartbeat.hold(order)
+        wait_for(lambda: len(store.orders) > 2)
+        heartbeat.check()
+        heartbeat.release()
+        time.sleep(0.05)
+        count = len(store.orders)
+        time.sleep(0.08)
+        assert len(store.orders) == count
+    assert set(store.orders) == {(107, 3)}
+    assert store.closed
+
+
+def test_a_lost_lease_is_told_and_no_longer_beaten_for(order):
+    store = Beats()
+    store.answer = LeaseLostError("taken")
+    with Heartbeat(store.open, "w", 0.08) as heartbeat:
+        heartbeat.hold(order)
+        wait_for(lambda: not heartbeat.alive)
+        time.sleep(0.08)
+        assert len(store.orders) == 1
+        with pytest.raises(LeaseLostError):
+            heartbeat.check()
+
+
+def test_a_cancel_is_told(order):
+    store = Beats()
+    store.answer = True
+    with Heartbeat(store.open, "w", 0.08) as heartbeat:
+        heartbeat.hold(order)
+        wait_for(lambda: store.orders)
+        time.sleep(0.02)
+        with pytest.raises(Preempted, match="cancelled"):
+            heartbeat.check()
+
+
+def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost(order, monkeypatch):
+    monkeypatch.setattr("workers.heartbeat._RETRY_SECONDS", 0.01)
+    store = Beats()
+    store.answer = StoreError("away")
+    with Heartbeat(store.open, "w", 0.2) as heartbeat:
+        heartbeat.hold(order)
+        heartbeat.check()
+        wait_for(lambda: not heartbeat.alive)
+        assert len(store.orders) >= 3
+
+
+def test_a_database_that_cannot_be_opened_at_first_is_opened_later(order, monkeypatch):
+    monkeypatch.setattr("workers.heartbeat._RETRY_SECONDS", 0.01)
+    store, refusals = Beats(), [StoreError("away")] * 2
+
+    def open_store():
+        if refusals:
+            raise refusals.pop()
+        return store
+
+    with Heartbeat(open_store, "w", 0.2) as heartbeat:
+        heartbeat.hold(order)
+        wait_for(lambda: store.orders)
+        assert heartbeat.alive

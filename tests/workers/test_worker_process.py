@@ -1,0 +1,107 @@
+"""The worker as a process of its own on a real database; the loop in one process on the real store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from autopeft.store import Store
+from autopeft.study import PARAMETERS, Fidelity, Origin, Proposal, TrialState
+from search_spaces.configuration import uniform
+from search_spaces.methods.lora import Lora
+from workers.__main__ import main
+from workers.loop import WorkerSettings, run_worker
+
+
+@pytest.fixture
+def queued(study, tmp_path):
+    """A store with three queued trials of the study."""
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    with Store.open(url, create=True) as store:
+        store.create_study(study)
+        queue(store, study)
+        yield store, url
+
+
+def queue(store, study):
+    epoch = store.acquire_driver(study.name, "test")
+    plans = [uniform(study.backbone, ("query",), Lora(rank, 2.0), 1e-2) for rank in (1, 2, 4)]
+    store.enqueue(study.name, epoch, [Proposal(plan, Origin.MODEL) for plan in plans])
+
+
+def start(url, artifacts, *more):
+    command = [sys.executable, "-P", "-m", "workers", "run", "--study", "rooms-1", "--worker-id", "w1"]
+    command += ["--artifacts", str(artifacts), "--threads", "1", "--parent", str(os.getpid()), *more]
+    environment = {**os.environ, "AUTOPEFT_DB": url}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_on_the_real_store_every_trial_is_complete_and_what_was_trained_is_recorded(queued, study, tmp_path):
+    store, url = queued
+    assert run_worker(lambda: Store.open(url), WorkerSettings("w", study.name, tmp_path, idle_seconds=0.1)) == 3
+    trials = store.trials(study.name)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    for trial in trials:
+        folder = tmp_path / store.measurement(study.name, trial.number).artifact
+        assert json.loads((folder / "configuration.json").read_text()) == trial.configuration.to_json()
+        assert trial.values[PARAMETERS] == study.search_space.cost(trial.configuration)
+
+
+@pytest.mark.slow
+def test_a_worker_process_works_quietly_and_leaves_when_asked(queued, study, tmp_path):
+    store, url = queued
+    with start(url, tmp_path, "--idle-seconds", "0.5") as process:
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")
+    assert store.counts(study.name)[TrialState.COMPLETE] == 3
+    (worker,) = store.workers()
+    assert worker.environment["torch"]
+
+
+@pytest.mark.slow
+def test_sigterm_in_mid_trial_hands_it_back_unblamed(make_study, tmp_path):
+    study = make_study(fidelity=Fidelity(100_000, 8, 32))
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    with Store.open(url, create=True) as store:
+        store.create_study(study)
+        queue(store, study)
+        with start(url, tmp_path) as process:
+            deadline = time.monotonic() + 60
+            while store.trial(study.name, 0).state is not TrialState.RUNNING:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=20)
+        assert (process.returncode, said) == (0, "")
+        trial = store.trial(study.name, 0)
+        assert (trial.state, trial.error, trial.attempt) == (TrialState.QUEUED, None, 1)
+
+
+def test_without_a_database_the_worker_says_what_is_missing(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("AUTOPEFT_DB", raising=False)
+    monkeypatch.setattr("workers.stopping.obey_signals", lambda _parent: None)
+    assert main(["run", "--worker-id", "w", "--artifacts", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: AUTOPEFT_DB is not set")
+
+
+def test_a_plan_that_cannot_be_read_gives_one_line(capsys, tmp_path):
+    assert main(["time-step", "--plan", str(tmp_path / "none.json")]) == 2
+    (tmp_path / "plan.json").write_text("[]")
+    assert main(["train", "--plan", str(tmp_path / "plan.json")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("error: plan") for line in lines)
+
+
+@pytest.mark.slow
+def test_the_step_time_comes_as_json_on_standard_output(study):
+    order = json.dumps({"study": study.to_json(), "device": "cpu", "threads": 1})
+    command = [sys.executable, "-P", "-m", "workers", "time-step", "--plan", "-"]
+    answer = subprocess.run(command, input=order, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert json.loads(answer.stdout)["step_seconds"] > 0

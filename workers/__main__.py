@@ -1,0 +1,99 @@
+"""``python -P -m workers run | train | time-step``: the process that the command line and other engines start.
+
+The database's address comes by ``AUTOPEFT_DB``, never by argument: arguments are there for every user to see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from autopeft.errors import AutopeftError, ConfigurationError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or that of the error, whose one line stands last on standard error."""
+    asked = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    try:
+        if asked.command == "run":
+            _run(asked)
+        elif asked.command == "train":
+            _train(asked)
+        else:
+            _time_step(asked)
+    except AutopeftError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -P -m workers", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="take trials from the queue until asked to end")
+    run.add_argument("--study", help="study whose trials are taken; any, if not given")
+    run.add_argument("--worker-id", required=True, help="name of this worker, unique in the database")
+    run.add_argument("--device", default="cpu", help="cpu or cuda:N")
+    run.add_argument("--threads", type=int, default=1, help="CPU threads")
+    run.add_argument("--artifacts", type=Path, required=True, help="root folder of artifacts")
+    run.add_argument("--parent", type=int, help="process whose death ends this one")
+    run.add_argument("--idle-seconds", type=float, default=0.0, help="end after so long without a trial; 0: never")
+    for name, what in (("train", "train one configuration in full"), ("time-step", "measure a step and a scored row")):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--plan", required=True, help="JSON file, or - for standard input")
+    return parser
+
+
+def _run(asked: argparse.Namespace) -> None:
+    from workers.environment import fingerprint, prepare
+    from workers.stopping import obey_signals
+
+    stop = obey_signals(asked.parent)
+    url = os.environ.get("AUTOPEFT_DB")
+    if not url:
+        raise ConfigurationError("AUTOPEFT_DB is not set: expected the database's address, like sqlite:///autopeft.db")
+    prepare(asked.threads)
+    from autopeft.store import Store
+    from workers.loop import WorkerSettings, run_worker
+
+    settings = WorkerSettings(
+        worker=asked.worker_id,
+        study=asked.study,
+        artifacts=asked.artifacts,
+        device=asked.device,
+        idle_seconds=asked.idle_seconds,
+        environment=fingerprint(asked.device),
+    )
+    run_worker(lambda: Store.open(url), settings, stop)
+
+
+def _train(asked: argparse.Namespace) -> None:
+    from workers.environment import prepare
+    from workers.plans import read_plan, threads_of
+
+    plan = read_plan(asked.plan)
+    prepare(threads_of(plan))
+    from workers.final import train_in_full
+
+    print(json.dumps(train_in_full(plan)))
+
+
+def _time_step(asked: argparse.Namespace) -> None:
+    from workers.environment import prepare
+    from workers.plans import read_plan, threads_of
+
+    plan = read_plan(asked.plan)
+    prepare(threads_of(plan))
+    from workers.timing import time_step
+
+    print(json.dumps(time_step(plan)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""A worker's life: lease an order, evaluate it, report what came of it, until it is asked to end.
+
+A failed trial is data: the worker goes on with the next, and the store says what becomes of the trial. What stands in
+the way of every trial (no model, no data, no database) ends the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from autopeft.errors import AutopeftError, DivergedError, LeaseLostError, NotFoundError, SchemaError, StoreError
+from autopeft.study import Measurement, Order, TrialState
+from workers.backbones import Residents, open_device
+from workers.evaluate import evaluate
+from workers.heartbeat import BeatStore, Heartbeat
+from workers.stopping import Preempted, Stop
+
+LEASE_SECONDS = 60.0
+REAP_SECONDS = 5.0
+IDLE_POLL_SECONDS = (0.2, 2.0)
+"""First and longest wait between two looks at an empty queue."""
+
+RETRY_SECONDS = (0.2, 5.0)
+"""First and longest wait before a call to a database that is locked or away is made again."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger("autopeft.worker")
+
+
+class WorkerStore(BeatStore, Protocol):
+    """What of the store a worker needs."""
+
+    def register_worker(self, worker: str, host: str, device: str, pid: int, environment: Mapping[str, str]) -> None:
+        """Enters the worker."""
+
+    def lease(self, worker: str, study: str | None, lease_seconds: float = ...) -> Order | None:
+        """The next order, or None."""
+
+    def report(self, trial_id: int, attempt: int, measurement: Measurement) -> None:
+        """Records the measurement; ``LeaseLostError`` if the attempt no longer holds the trial."""
+
+    def report_diverged(self, trial_id: int, attempt: int, reason: str) -> None:
+        """Records that the trial diverged."""
+
+    def report_failure(self, trial_id: int, attempt: int, reason: str, traceback: str) -> TrialState:
+        """Records that the attempt failed."""
+
+    def hand_back(self, trial_id: int, attempt: int) -> None:
+        """Gives the trial back unblamed."""
+
+    def reap(self, study: str | None = ...) -> int:
+        """Frees trials whose lease ran out."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How one worker works.
+
+    Attributes:
+        worker: Its name, unique in the database.
+        study: Study whose trials it takes; None for any.
+        artifacts: Root folder of artifacts.
+        device: ``cpu`` or ``cuda:N``.
+        idle_seconds: Ends after so long without a trial; 0 waits for ever.
+        lease_seconds: How long a lease lasts without a beat.
+        max_trials: Ends after so many trials; None for no limit.
+        environment: Versions that its measurements rest on.
+    """
+
+    worker: str
+    study: str | None
+    artifacts: Path
+    device: str = "cpu"
+    idle_seconds: float = 0.0
+    lease_seconds: float = LEASE_SECONDS
+    max_trials: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_worker(open_store: Callable[[], WorkerStore], settings: WorkerSettings, stop: Stop | None = None) -> int:
+    """Works until asked to end; the number of orders taken comes back.
+
+    Args:
+        open_store: Opens a connection to the record; called once here and once by the heartbeat.
+        settings: How to work.
+        stop: What ends the worker; None: only ``idle_seconds`` and ``max_trials`` do.
+
+    Raises:
+        AutopeftError: If the database, the device, the model or the task cannot be used at all.
+    """
+    stop = stop or Stop()
+    store = open_store()
+    try:
+        with Heartbeat(open_store, settings.worker, settings.lease_seconds) as heartbeat:
+            return Worker(store, settings, stop, heartbeat).run()
+    finally:
+        store.close()
+
+
+class Worker:
+    """One worker on one connection.
+
+    Args:
+        store: The record.
+        settings: How to work.
+        stop: What ends the worker.
+        heartbeat: Keeps the lease of the trial at hand.
+    """
+
+    def __init__(self, store: WorkerStore, settings: WorkerSettings, stop: Stop, heartbeat: Heartbeat) -> None:
+        self._store = store
+        self._settings = settings
+        self._stop = stop
+        self._heartbeat = heartbeat
+        self._residents = Residents(open_device(settings.device))
+        self._last_reap = 0.0
+
+    def run(self) -> int:
+        """Works until asked to end; the number of orders taken comes back."""
+        settings, taken = self._settings, 0
+        environment = dict(settings.environment)
+        host, pid = socket.gethostname(), os.getpid()
+        self._patiently(
+            lambda: self._store.register_worker(settings.worker, host, settings.device, pid, environment),
+            while_=self._wanted,
+        )
+        while taken != settings.max_trials and (order := self._next_order()) is not None:
+            taken += 1
+            self._heartbeat.hold(order)
+            try:
+                self._work(order)
+            finally:
+                self._heartbeat.release()
+        return taken
+
+    def _next_order(self) -> Order | None:
+        """The next order as soon as there is one; None if the worker is to end."""
+        settings = self._settings
+        idle_since, (wait, longest_wait) = time.monotonic(), IDLE_POLL_SECONDS
+        while not self._stop.requested:
+            order = self._patiently(
+                lambda: self._store.lease(settings.worker, settings.study, settings.lease_seconds), while_=self._wanted
+            )
+            if order is not None:
+                return order
+            if settings.idle_seconds and time.monotonic() - idle_since >= settings.idle_seconds:
+                return None
+            self._reap_now_and_then()
+            self._stop.wait(wait)
+            wait = min(wait * 1.5, longest_wait)
+        return None
+
+    def _work(self, order: Order) -> None:
+        """Evaluates one order and reports what came of it."""
+        try:
+            resident = self._residents.of(order.study)
+        except BaseException:
+            self._tell(order, lambda: self._store.hand_back(order.trial_id, order.attempt))
+            raise
+        try:
+            measurement = evaluate(order, resident, self._settings.artifacts, self._between_steps)
+        except Preempted:
+            self._tell(order, lambda: self._store.hand_back(order.trial_id, order.attempt))
+        except LeaseLostError:
+            _log.warning("trial %s: the lease was lost; going on with the next", order.number)
+        except DivergedError as error:
+            reason = str(error)
+            self._tell(order, lambda: self._store.report_diverged(order.trial_id, order.attempt, reason))
+        except Exception as error:
+            self._tell_failure(order, error)
+        else:
+            self._tell(order, lambda: self._store.report(order.trial_id, order.attempt, measurement))
+
+    def _between_steps(self, _steps_done: int) -> None:
+        self._stop.check()
+        self._heartbeat.check()
+
+    def _tell_failure(self, order: Order, error: Exception) -> None:
+        reason = str(error) if isinstance(error, AutopeftError) else f"{type(error).__name__}: {error}"
+        trace = traceback.format_exc()
+        _log.warning("trial %s failed: %s", order.number, reason)
+        self._tell(order, lambda: self._store.report_failure(order.trial_id, order.attempt, reason, trace))
+
+    def _tell(self, order: Order, call: Callable[[], object]) -> None:
+        """Makes a report, again and again while the lease lives and the database is away."""
+        try:
+            self._patiently(call, while_=lambda: self._heartbeat.alive)
+        except LeaseLostError:
+            _log.warning("trial %s: the lease was lost before its report", order.number)
+        except StoreError as error:
+            _log.warning("trial %s: its report could not be recorded: %s", order.number, error)
+
+    def _wanted(self) -> bool:
+        return not self._stop.requested
+
+    def _patiently(self, call: Callable[[], T], while_: Callable[[], bool]) -> T:
+        """What ``call`` returns, tried again with a growing wait while the database fails and ``while_`` holds."""
+        wait, longest_wait = RETRY_SECONDS
+        while True:
+            try:
+                return call()
+            except (LeaseLostError, NotFoundError, SchemaError):
+                raise
+            except StoreError as error:
+                if not while_():
+                    raise
+                _log.warning("%s; trying again in %.1f s", error, wait)
+                time.sleep(wait)
+                wait = min(wait * 2, longest_wait)
+
+    def _reap_now_and_then(self) -> None:
+        now = time.monotonic()
+        if now - self._last_reap >= REAP_SECONDS:
+            self._last_reap = now
+            try:
+                self._store.reap(self._settings.study)
+            except StoreError as error:
+                _log.warning("%s", error)

@@ -1,0 +1,80 @@
+"""How a worker is asked to end: at the next step (SIGTERM, SIGINT, death of the parent), or after its trial (SIGUSR1).
+
+Signal handlers only set flags; a lock taken in a handler could be one that the interrupted code holds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+
+_PR_SET_PDEATHSIG = 1
+_SLICE_SECONDS = 0.1
+
+
+class Preempted(Exception):  # noqa: N818 - an order to end, not an error
+    """The worker must end, or the trial was cancelled: hand it back unblamed."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """What was asked of this worker so far.
+
+    Attributes:
+        at_once: End at the next step.
+        draining: End after the trial at hand.
+        parent: Process whose death means to end at once, or None.
+    """
+
+    at_once: bool = False
+    draining: bool = False
+    parent: int | None = None
+
+    @property
+    def now(self) -> bool:
+        """Whether the trial at hand must be given up."""
+        if self.parent is not None and os.getppid() != self.parent:
+            self.at_once = True
+        return self.at_once
+
+    @property
+    def requested(self) -> bool:
+        """Whether no further trial may be taken."""
+        return self.draining or self.now
+
+    def check(self) -> None:
+        """Nothing, unless the worker must end at once.
+
+        Raises:
+            Preempted: If it must.
+        """
+        if self.now:
+            raise Preempted("the worker was asked to stop")
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps, at most until the worker is asked to end."""
+        deadline = time.monotonic() + seconds
+        while not self.requested and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, _SLICE_SECONDS))
+
+
+def obey_signals(parent: int | None) -> Stop:
+    """A ``Stop`` that the signals of this process set, and the death of ``parent``."""
+    stop = Stop(parent=parent)
+
+    def end(_number: int, _frame: object) -> None:
+        stop.at_once = True
+
+    def drain(_number: int, _frame: object) -> None:
+        stop.draining = True
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGUSR1, drain)
+    if parent is not None and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    return stop
