@@ -10,7 +10,15 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"search": "autopeft.api"}
+_PUBLIC = {
+    "TrainingRows": "autopeft.adapters.calibration",
+    "apply": "autopeft.adapters.plan",
+    "load_adapter": "autopeft.adapters.saving",
+    "merge": "autopeft.adapters.plan",
+    "remove": "autopeft.adapters.plan",
+    "save_adapter": "autopeft.adapters.saving",
+    "search": "autopeft.api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from autopeft.budget import parse_budget
 from autopeft.driver import Driver, Ending, Interrupt, Progress, require_unfinished
 from autopeft.errors import ConfigurationError, EvaluationError
 from autopeft.launch import LocalEngine, WorkerPlan, child_environment, plan_workers, visible_gpus, worker_command
+from autopeft.optimizer import make_proposer
 from autopeft.settings import SearchSettings, artifact_root, database_url, merge
 from autopeft.standing import Standing, standing
 from autopeft.store import Store
@@ -132,7 +133,7 @@ def prepare(settings: SearchSettings, taken: Sequence[str]) -> Prepared:
     Raises:
         AutopeftError: If the task, the model, the space or the budget is not valid.
     """
-    from autopeft.adapters.models import backbone_shapes, model_spec  # seconds to import
+    from autopeft.adapters.models import backbone_shapes, model_spec, require_readable  # seconds to import
 
     if settings.study in taken:
         raise ConfigurationError(f"study {settings.study} exists: autopeft resume {settings.study}, or another name")
@@ -143,10 +144,14 @@ def prepare(settings: SearchSettings, taken: Sequence[str]) -> Prepared:
     space = presets.build(settings.space, backbone, defaults.learning_rate)
     space.require_feasible(budget.parameters)
     fidelity = _fidelity(settings, task, defaults)
+    model = model_spec(settings.model, settings.pooling)
+    require_readable(model, fidelity.max_length)
     trials = settings.trials or (DEFAULT_TRIALS if settings.hours is None else 100_000)
+    initial_count = settings.initial or _initial_count(trials)
+    make_proposer(settings.proposer, initial_count, settings.seed)  # an unknown name is said before anything is written
     study = Study(
         name=settings.study or _free_name(task.name, taken),
-        model=model_spec(settings.model, settings.pooling),
+        model=model,
         backbone=backbone,
         task=task.spec.to_json(),
         task_name=task.name,
@@ -158,7 +163,7 @@ def prepare(settings: SearchSettings, taken: Sequence[str]) -> Prepared:
         fidelity=fidelity,
         control_learning_rate=defaults.control_learning_rate,
         proposer=settings.proposer,
-        initial_count=settings.initial or _initial_count(trials),
+        initial_count=initial_count,
         trials=trials,
         hours=settings.hours,
         seed=settings.seed,
@@ -223,7 +228,7 @@ def _fidelity(settings: SearchSettings, task: Task, defaults: TrainingDefaults) 
 
 
 def _initial_count(trials: int) -> int:
-    """A third of the proposals, between 4 and 12; a longer start was measured to cost hypervolume (docs/experiments.md)."""
+    """A third of the proposals, between 4 and 12; a longer start costs hypervolume (docs/experiments.md)."""
     return max(min(4, trials), min(12, trials // 3))
 
 

@@ -85,7 +85,7 @@ def front_text(study: Study, standing: Standing) -> str:
         value = standing.reference.values[study.metric]
         lines.append(f"head only: {study.metric} {value:.4f} with no adapter at all")
     lines.append(f"hypervolume: front {standing.hypervolume:.4f}, control {standing.control_hypervolume:.4f}")
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def status_text(study: Study, trials: Sequence[Trial], standing: Standing) -> str:
@@ -149,14 +149,14 @@ def trial_text(study: Study, trial: Trial, values: Mapping[str, float]) -> str:
 
 def layer_bars(configuration: Configuration) -> str:
     """A bar a layer, as high as its summed rank; ``·`` where nothing is inserted."""
-    sums = [sum(p.method.rank for p in layer.placements) for layer in configuration.layers]
+    sums = [layer.extent for layer in configuration.layers]
     top = max([*sums, 1])
     return "".join(BARS[max(1, round(rank / top * 8))] if rank else "·" for rank in sums)
 
 
 def rank_sum(configuration: Configuration) -> int:
     """All ranks of a configuration, added up."""
-    return sum(method.rank for _, _, method in configuration.placements())
+    return sum(layer.extent for layer in configuration.layers)
 
 
 def first_line(text: str | None) -> str:

@@ -75,7 +75,7 @@ def table(snapshot: Snapshot, shown: str) -> pd.DataFrame:
             "trial": trial.number,
             "quality": trial.values[metric],
             "cost": int(trial.values[PARAMETERS]),
-            "layers": [sum(p.method.rank for p in layer.placements) for layer in trial.configuration.layers],
+            "layers": [layer.extent for layer in trial.configuration.layers],
             "label": trial.label or snapshot.kind(trial),
         }
         for trial in sorted(trials, key=lambda trial: -trial.values[metric])
@@ -190,7 +190,7 @@ def _marks(snapshot: Snapshot, frame: pd.DataFrame, theme: Theme, x: alt.X, y: a
     pick = alt.selection_point(name=SELECTION, fields=["trial"], toggle=False)
     return (
         alt.Chart(frame)
-        .mark_point(filled=True, cursor="pointer")
+        .mark_point(filled=True, opacity=1, cursor="pointer")
         .encode(
             x=x,
             y=y,

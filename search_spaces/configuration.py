@@ -11,19 +11,20 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, overload
 
-from search_spaces.backbone import ROLES, Backbone
+from search_spaces.backbone import SITES, Backbone
 from search_spaces.dimensions import significant
 from search_spaces.errors import ConfigurationError
-from search_spaces.methods import METHODS, Method
+from search_spaces.methods import METHODS, WEIGHT_UPDATES, LayerMethod, Method
+from search_spaces.methods.lora import Lora
 
 SCHEMA = "autopeft.configuration/1"
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One method at one site of a layer (a site is the role of a module)."""
+    """One method at one site of a layer: the role of a module, or one of ``LAYER_SITES``."""
 
     site: str
     method: Method
@@ -31,22 +32,38 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """One row of the table: the placements in one layer, in the order of roles."""
+    """One row of the table: the placements in one layer, in the order of ``SITES``."""
 
     placements: tuple[Placement, ...] = ()
 
     def __post_init__(self) -> None:
-        """Puts placements in canonical order and refuses two of one method at one site."""
+        """Puts placements in canonical order and refuses those that cannot stand where or beside what they do."""
         for placement in self.placements:
-            if placement.site not in ROLES:
-                raise ConfigurationError(f"unknown site {placement.site!r}; sites are {', '.join(ROLES)}")
-        keys = [(ROLES.index(placement.site), placement.method.name) for placement in self.placements]
+            if placement.site not in SITES:
+                raise ConfigurationError(f"unknown site {placement.site!r}; sites are {', '.join(SITES)}")
+            if placement.site not in placement.method.sites:
+                name, sites = placement.method.name, ", ".join(placement.method.sites)
+                raise ConfigurationError(f"{name} cannot stand at {placement.site!r}; it may stand at: {sites}")
+        keys = [(SITES.index(placement.site), placement.method.name) for placement in self.placements]
         if len(set(keys)) != len(keys):
             raise ConfigurationError("a method stands twice at one site of a layer; give it once")
         ordered = tuple(
             placement for _, placement in sorted(zip(keys, self.placements, strict=True), key=lambda p: p[0])
         )
         object.__setattr__(self, "placements", ordered)
+        for site in {placement.site for placement in ordered}:
+            _require_compatible(site, [placement.method for placement in ordered if placement.site == site])
+
+    @property
+    def extent(self) -> int:
+        """The sizes of all methods in it, added up: what a bar for the layer is as high as."""
+        return sum(placement.method.extent for placement in self.placements)
+
+    @overload
+    def at(self, site: str, method: Literal["lora"]) -> Lora | None: ...
+
+    @overload
+    def at(self, site: str, method: str) -> Method | None: ...
 
     def at(self, site: str, method: str) -> Method | None:
         """The method of that name at ``site``, or None."""
@@ -127,23 +144,51 @@ class Configuration:
         return cls(layers, Training(data["training"]["learning_rate"]))
 
     def validate(self, backbone: Backbone) -> None:
-        """Nothing, if every placement has a module in ``backbone``.
+        """Nothing, if every placement has a site in ``backbone`` that can take it.
 
         Raises:
-            ConfigurationError: If the number of layers differs or a site is missing.
+            ConfigurationError: If the number of layers differs, a site is missing, or a method does not fit there;
+                the message says why.
         """
         if len(self.layers) != backbone.layer_count:
             raise ConfigurationError(
                 f"the configuration has {len(self.layers)} layers, {backbone.name} has {backbone.layer_count}"
             )
-        for layer, site, _ in self.placements():
-            backbone.module(layer, site)
+        refusals = dict(backbone.refusals)
+        for layer, site, method in self.placements():
+            if method.name in refusals:
+                raise ConfigurationError(f"{method.name} on {backbone.family}: {refusals[method.name]}")
+            if isinstance(method, LayerMethod):
+                method.require_fit(backbone.layer_shape(layer, site))
+            else:
+                method.require_fit(backbone.module(layer, site))
 
 
 def uniform(backbone: Backbone, sites: Sequence[str], method: Method, learning_rate: float) -> Configuration:
-    """The same method at the same sites of every layer of ``backbone``."""
-    row = LayerPlan(tuple(Placement(site, method) for site in sites))
-    return Configuration((row,) * backbone.layer_count, Training(learning_rate))
+    """The same method at the same sites of every layer of ``backbone``; at those of them that a layer has.
+
+    Raises:
+        ConfigurationError: If no layer has one of the sites.
+    """
+    rows = []
+    for layer in range(backbone.layer_count):
+        present = backbone.sites(layer)
+        rows.append(LayerPlan(tuple(Placement(site, method) for site in sites if site in present)))
+    used = {placement.site for row in rows for placement in row.placements}
+    for site in sites:
+        if site not in used:
+            raise ConfigurationError(f"no layer of {backbone.name} has a site {site!r}")
+    return Configuration(tuple(rows), Training(learning_rate))
+
+
+def _require_compatible(site: str, methods: Sequence[Method]) -> None:
+    """Nothing, if these methods can share one module."""
+    updates = [method.name for method in methods if method.name in WEIGHT_UPDATES]
+    if len(updates) > 1:
+        raise ConfigurationError(
+            f"{' and '.join(updates)} at {site!r}: a module takes one update of its weight "
+            f"({', '.join(WEIGHT_UPDATES)}), with ia3 and bias beside it"
+        )
 
 
 def _row_to_json(layer: LayerPlan) -> dict[str, dict[str, Any]]:

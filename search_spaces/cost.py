@@ -1,12 +1,16 @@
-"""What a configuration costs, by exact arithmetic: trained parameters. Nothing here is measured or estimated.
+"""What a configuration costs, by exact arithmetic: parameters, bytes, operations. Nothing here is measured.
 
-Counts leave the newly initialised head out: it is the same for every configuration and counted apart.
+Counts leave the newly initialised head out: it is the same for every configuration and counted apart. Operations are
+counted as torch's counter does: two for each multiplication and addition of a matrix product, none elsewhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from search_spaces.backbone import Backbone
 from search_spaces.configuration import Configuration
+from search_spaces.methods import LayerMethod
 
 
 def trainable_parameters(configuration: Configuration, backbone: Backbone) -> int:
@@ -22,6 +26,52 @@ def parameters_by_layer(configuration: Configuration, backbone: Backbone) -> tup
     """
     configuration.validate(backbone)
     counts = [0] * backbone.layer_count
-    for layer, site, method in configuration.placements():
-        counts[layer] += method.parameter_count(backbone.module(layer, site))
+    for layer, trained, _, _, _ in _figures(configuration, backbone, 0):
+        counts[layer] += trained
     return tuple(counts)
+
+
+def stored_elements(configuration: Configuration, backbone: Backbone) -> int:
+    """Elements of all tensors in the saved adapter; more than are trained where a start has to be kept."""
+    configuration.validate(backbone)
+    return sum(stored for _, _, stored, _, _ in _figures(configuration, backbone, 0))
+
+
+def stored_bytes(configuration: Configuration, backbone: Backbone, element_bytes: int = 4) -> int:
+    """Bytes of all tensors in the saved adapter (the file has a header of names besides)."""
+    return element_bytes * stored_elements(configuration, backbone)
+
+
+def forward_flops(configuration: Configuration, backbone: Backbone, tokens: int, merged: bool = False) -> int:
+    """Operations that the adapters add to one forward pass.
+
+    Args:
+        configuration: What is inserted.
+        backbone: On what.
+        tokens: In the whole batch, padding included; each layer sees as many.
+        merged: Whether all that can be merged into the frozen weights is; it costs nothing then.
+    """
+    configuration.validate(backbone)
+    figures = _figures(configuration, backbone, tokens)
+    return sum(operations for _, _, _, operations, mergeable in figures if not (merged and mergeable))
+
+
+def lowest_trainable_layer(configuration: Configuration) -> int | None:
+    """The lowest layer in which anything is inserted; None for the empty plan."""
+    return next((index for index, layer in enumerate(configuration.layers) if layer.placements), None)
+
+
+def _figures(
+    configuration: Configuration, backbone: Backbone, tokens: int
+) -> Iterator[tuple[int, int, int, int, bool]]:
+    """Layer, trained, stored, operations of ``tokens`` and whether it merges, of each placement."""
+    for layer, site, method in configuration.placements():
+        if isinstance(method, LayerMethod):
+            shape = backbone.layer_shape(layer, site)
+            trained, stored = method.parameter_count(shape), method.stored_count(shape)
+            operations = method.forward_flops(shape, tokens)
+        else:
+            module = backbone.module(layer, site)
+            trained, stored = method.parameter_count(module), method.stored_count(module)
+            operations = method.forward_flops(module, tokens)
+        yield layer, trained, stored, operations, method.mergeable

@@ -25,16 +25,33 @@ class ModuleGroup:
     ranks: tuple[int, ...]
 
 
+SIZED_METHODS = ("serial", "parallel", "prefix", "lora")
+"""Methods that a space of shared sizes can hold: those with one size that matters."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSizes:
+    """A method, the sizes that it may have in all chosen layers alike, and for LoRA the modules that it adapts."""
+
+    method: str
+    sizes: tuple[int, ...]
+    sites: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class SpaceDefinition:
-    """A search space as data, before it meets a backbone.
+    """A search space as data, before it meets a backbone; of one of two kinds.
+
+    With ``modules``, every layer group has a LoRA rank of its own for each group of sites. With ``methods``, as in the
+    AutoPEFT paper (arXiv 2301.12132), sizes are shared by all layers, and each layer group is on or off.
 
     Attributes:
         name: Name for people.
-        modules: Groups of sites with their ranks.
+        modules: Groups of sites with their ranks; empty for the second kind.
         layers: Groups of layer indices that share their sizes; None for each layer on its own.
         scaling: LoRA alpha / rank.
         learning_rate: Range searched on a log scale (equal ends: fixed).
+        methods: Methods with their sizes; empty for the first kind.
     """
 
     name: str
@@ -42,6 +59,7 @@ class SpaceDefinition:
     layers: tuple[tuple[int, ...], ...] | None
     scaling: float
     learning_rate: tuple[float, float]
+    methods: tuple[MethodSizes, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that ``from_json`` reads back; the same keys as a YAML space."""
@@ -50,10 +68,19 @@ class SpaceDefinition:
             "schema": SCHEMA,
             "name": self.name,
             "layers": "each" if self.layers is None else [list(group) for group in self.layers],
-            "modules": [{"sites": list(group.sites), "ranks": list(group.ranks)} for group in self.modules],
+            **self._choices_to_json(),
             "scaling": self.scaling,
             "learning_rate": {"low": low, "high": high},
         }
+
+    def _choices_to_json(self) -> dict[str, Any]:
+        if not self.methods:
+            return {"modules": [{"sites": list(group.sites), "ranks": list(group.ranks)} for group in self.modules]}
+        rows: list[dict[str, Any]] = []
+        for choice in self.methods:
+            sites = {"sites": list(choice.sites)} if choice.sites else {}
+            rows.append({"method": choice.method, "sizes": list(choice.sizes), **sites})
+        return {"methods": rows}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SpaceDefinition:
@@ -64,25 +91,59 @@ class SpaceDefinition:
         """
         if not isinstance(data, Mapping):
             raise ConfigurationError(f"a space is an object with name and modules, got {type(data).__name__}")
-        _known_keys(data, {"schema", "name", "layers", "modules", "scaling", "learning_rate"}, "space")
+        _known_keys(data, {"schema", "name", "layers", "modules", "methods", "scaling", "learning_rate"}, "space")
         if data.get("schema", SCHEMA) != SCHEMA:
             raise ConfigurationError(f"space schema {data['schema']!r}: this version reads {SCHEMA!r}")
-        modules = data.get("modules")
-        if not isinstance(modules, Sequence) or isinstance(modules, str) or not modules:
-            raise ConfigurationError(
-                "space key 'modules': expected a list like [{sites: [query, value], ranks: [0, 4]}]"
-            )
         name = data.get("name", "custom")
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"space key 'name': expected a text, got {name!r}")
-        groups = tuple(_group_from_json(group) for group in modules)
-        sites = [site for group in groups for site in group.sites]
-        if len(set(sites)) != len(sites):
+        if "methods" in data and "modules" in data:
             raise ConfigurationError(
-                f"space {name}: a site stands in two module groups ({', '.join(sites)}); use each once"
+                f"space {name}: give 'modules' (ranks by layer) or 'methods' (sizes that layers share), not both"
             )
+        groups = () if "methods" in data else _groups(data.get("modules"), name)
+        methods = _methods(data["methods"], name) if "methods" in data else ()
         scaling = _number(data.get("scaling", 2.0), "scaling")
-        return cls(name, groups, _layers_from_json(data.get("layers", "each")), scaling, _range(data))
+        return cls(name, groups, _layers_from_json(data.get("layers", "each")), scaling, _range(data), methods)
+
+
+def _groups(modules: Any, name: str) -> tuple[ModuleGroup, ...]:
+    if not isinstance(modules, Sequence) or isinstance(modules, str) or not modules:
+        raise ConfigurationError("space key 'modules': expected a list like [{sites: [query, value], ranks: [0, 4]}]")
+    groups = tuple(_group_from_json(group) for group in modules)
+    sites = [site for group in groups for site in group.sites]
+    if len(set(sites)) != len(sites):
+        raise ConfigurationError(
+            f"space {name}: a site stands in two module groups ({', '.join(sites)}); use each once"
+        )
+    return groups
+
+
+def _methods(data: Any, name: str) -> tuple[MethodSizes, ...]:
+    if not isinstance(data, Sequence) or isinstance(data, str) or not data:
+        raise ConfigurationError("space key 'methods': expected a list like [{method: serial, sizes: [0, 24, 48]}]")
+    methods = tuple(_method_from_json(choice) for choice in data)
+    names = [choice.method for choice in methods]
+    if len(set(names)) != len(names):
+        raise ConfigurationError(f"space {name}: a method stands twice ({', '.join(names)}); use each once")
+    return methods
+
+
+def _method_from_json(data: Any) -> MethodSizes:
+    if not isinstance(data, Mapping):
+        raise ConfigurationError(f"a method choice is an object with method and sizes, got {data!r}")
+    _known_keys(data, {"method", "sizes", "sites"}, "method choice")
+    method, sizes, sites = data.get("method"), data.get("sizes"), data.get("sites", ())
+    if method not in SIZED_METHODS:
+        raise ConfigurationError(f"method choice {method!r}: expected one of {', '.join(SIZED_METHODS)}")
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise ConfigurationError(f"method choice key 'sizes': expected a list like [0, 24, 48], got {sizes!r}")
+    if not isinstance(sites, Sequence) or isinstance(sites, str) or bool(sites) != (method == "lora"):
+        raise ConfigurationError(
+            f"method choice {method!r}, key 'sites': expected a list like [query, value] for lora, none for others; "
+            f"got {sites!r}"
+        )
+    return MethodSizes(method, Ordinal(f"sizes of {method}", tuple(sizes)).values, tuple(map(str, sites)))
 
 
 def _group_from_json(data: Any) -> ModuleGroup:

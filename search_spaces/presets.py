@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,7 +12,7 @@ from search_spaces.configuration import Configuration, uniform
 from search_spaces.cost import trainable_parameters
 from search_spaces.errors import ConfigurationError
 from search_spaces.methods.lora import Lora
-from search_spaces.space import ModuleGroup, SearchSpace, SpaceDefinition
+from search_spaces.space import MethodSizes, ModuleGroup, SearchSpace, SpaceDefinition
 
 RANKS = (0, 1, 2, 4, 8, 16, 32)
 CONTROL_RANKS = (1, 2, 4, 8, 16, 32)
@@ -23,16 +24,36 @@ SCALING = 2.0
 
 DESCRIPTIONS = {
     "layerwise": "LoRA rank in {0, 1, 2, 4, 8, 16, 32} per layer and module group, learning rate",
+    "autopeft": "sizes of serial adapter, parallel adapter and prefix, each layer on or off (arXiv 2301.12132)",
 }
 """What each named space holds, in one line."""
 
 
 def layerwise(backbone: Backbone, learning_rate: tuple[float, float]) -> SpaceDefinition:
     """LoRA ranks per layer for three groups of modules: query and value, key and output, the feed-forward pair."""
-    groups = [("query", "value"), ("key", "output"), ("up", "gate", "down")]
+    groups = [
+        ("query", "value", "qkv", "cross_query", "cross_value"),
+        ("key", "output", "cross_key", "cross_output"),
+        ("up", "gate", "gate_up", "down"),
+    ]
     present = [tuple(site for site in group if site in backbone.roles) for group in groups]
     modules = tuple(ModuleGroup(sites, RANKS) for sites in present if sites)
     return SpaceDefinition("layerwise", modules, None, SCALING, learning_rate)
+
+
+def autopeft(backbone: Backbone, learning_rate: tuple[float, float]) -> SpaceDefinition:
+    """The space of the AutoPEFT paper: one size for each of three methods, and which layers have them."""
+    sizes = [0]
+    halves = backbone.hidden_size
+    while halves:
+        sizes.insert(1, halves)
+        halves //= 2
+    methods = tuple(MethodSizes(name, tuple(sizes)) for name in ("serial", "parallel", "prefix"))
+    return SpaceDefinition("autopeft", (), None, SCALING, learning_rate, methods)
+
+
+NAMED = {"layerwise": layerwise, "autopeft": autopeft}
+"""What makes the definition of each named space."""
 
 
 def build(name_or_file: str, backbone: Backbone, learning_rate: tuple[float, float]) -> SearchSpace:
@@ -46,8 +67,8 @@ def build(name_or_file: str, backbone: Backbone, learning_rate: tuple[float, flo
     Raises:
         ConfigurationError: If the name is unknown, or the file is missing or not valid.
     """
-    if name_or_file == "layerwise":
-        return SearchSpace(layerwise(backbone, learning_rate), backbone)
+    if name_or_file in NAMED:
+        return SearchSpace(NAMED[name_or_file](backbone, learning_rate), backbone)
     path = Path(name_or_file)
     if not path.is_file():
         names = ", ".join(DESCRIPTIONS)
@@ -66,7 +87,8 @@ def build(name_or_file: str, backbone: Backbone, learning_rate: tuple[float, flo
 
 def control(backbone: Backbone, budget: int, learning_rate: float) -> dict[str, Configuration]:
     """The plain LoRA rank sweep that fits ``budget``: ranks × {query and value, all linear}, by label."""
-    choices = {"query+value": ("query", "value"), "all linear": backbone.roles}
+    query_value = [role for role in ("query", "value", "qkv") if role in backbone.roles]
+    choices: dict[str, Sequence[str]] = {"query+value": query_value, "all linear": backbone.roles}
     sweep: dict[str, Configuration] = {}
     for label, sites in choices.items():
         for rank in CONTROL_RANKS:

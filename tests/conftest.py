@@ -26,7 +26,7 @@ def data_folder():
 @pytest.fixture
 def tiny_backbone():
     """Shapes of a BERT of two layers, 8 wide: 3,072 parameters stand for the whole."""
-    from search_spaces.backbone import Backbone, ModuleShape
+    from search_spaces.backbone import Backbone, ModuleShape, NormShape
 
     def layer(index):
         at = f"encoder.layer.{index}"
@@ -40,7 +40,11 @@ def tiny_backbone():
         up = ModuleShape("up", f"{at}.intermediate.dense", 8, 16)
         return (*square, up, ModuleShape("down", f"{at}.output.dense", 16, 8))
 
-    return Backbone("tiny", "bert", 8, 3072, (layer(0), layer(1)))
+    norms = tuple(
+        tuple(NormShape(f"encoder.layer.{i}.{name}.LayerNorm", 8) for name in ("attention.output", "output"))
+        for i in range(2)
+    )
+    return Backbone("tiny", "bert", 8, 3072, (layer(0), layer(1)), norms, 2, 2, 4, 16)
 
 
 @pytest.fixture

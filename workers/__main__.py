@@ -1,6 +1,7 @@
 """``python -P -m workers run | train | time-step``: the process that the command line and other engines start.
 
-The database's address comes by ``AUTOPEFT_DB``, never by argument: arguments are there for every user to see.
+``run`` is a supervisor without torch, which starts ``child`` for the training. The database's address comes by
+``AUTOPEFT_DB``, never by argument: arguments are there for every user to see.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import argparse
 import json
 import logging
 import os
+import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if asked.command == "run":
             _run(asked)
+        elif asked.command == "child":
+            from workers.child import run_child
+
+            run_child(asked.device, asked.threads, asked.artifacts, asked.parent)
         elif asked.command == "train":
             _train(asked)
         else:
@@ -38,12 +45,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="take trials from the queue until asked to end")
     run.add_argument("--study", help="study whose trials are taken; any, if not given")
-    run.add_argument("--worker-id", required=True, help="name of this worker, unique in the database")
-    run.add_argument("--device", default="cpu", help="cpu or cuda:N")
-    run.add_argument("--threads", type=int, default=1, help="CPU threads")
-    run.add_argument("--artifacts", type=Path, required=True, help="root folder of artifacts")
-    run.add_argument("--parent", type=int, help="process whose death ends this one")
+    run.add_argument(
+        "--worker-id", help="name of this worker, unique in the database; host, process and time if not given"
+    )
     run.add_argument("--idle-seconds", type=float, default=0.0, help="end after so long without a trial; 0: never")
+    run.add_argument("--max-trials", type=int, help="end after so many trials")
+    run.add_argument("--max-seconds", type=float, help="take no trial after so long")
+    run.add_argument("--lease-seconds", type=float, default=60.0, help="how long a trial is kept without a heartbeat")
+    run.add_argument("--hang-seconds", type=float, default=600.0, help="shortest silence that counts as a hang")
+    child = commands.add_parser("child", help="train what a supervisor sends")
+    for command in (run, child):
+        command.add_argument("--device", default="cpu", help="cpu or cuda:N")
+        command.add_argument("--threads", type=int, default=1, help="CPU threads")
+        command.add_argument("--artifacts", type=Path, required=True, help="root folder of artifacts")
+        command.add_argument("--parent", type=int, help="process whose death ends this one")
     for name, what in (("train", "train one configuration in full"), ("time-step", "measure a step and a scored row")):
         command = commands.add_parser(name, help=what)
         command.add_argument("--plan", required=True, help="JSON file, or - for standard input")
@@ -51,26 +66,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(asked: argparse.Namespace) -> None:
-    from workers.environment import fingerprint, prepare
     from workers.stopping import obey_signals
 
     stop = obey_signals(asked.parent)
     url = os.environ.get("AUTOPEFT_DB")
     if not url:
         raise ConfigurationError("AUTOPEFT_DB is not set: expected the database's address, like sqlite:///autopeft.db")
-    prepare(asked.threads)
+    if asked.max_seconds is not None:
+        stop.until = time.monotonic() + asked.max_seconds
     from autopeft.store import Store
     from workers.loop import WorkerSettings, run_worker
+    from workers.supervisor import Supervised, child_command
 
     settings = WorkerSettings(
-        worker=asked.worker_id,
+        worker=asked.worker_id or f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000}",
         study=asked.study,
-        artifacts=asked.artifacts,
         device=asked.device,
         idle_seconds=asked.idle_seconds,
-        environment=fingerprint(asked.device),
+        lease_seconds=asked.lease_seconds,
+        max_trials=asked.max_trials,
     )
-    run_worker(lambda: Store.open(url), settings, stop)
+    command = child_command(asked.device, asked.threads, asked.artifacts)
+    run_worker(lambda: Store.open(url), settings, Supervised(command, asked.hang_seconds), stop)
 
 
 def _train(asked: argparse.Namespace) -> None:

@@ -9,13 +9,21 @@ from dataclasses import dataclass, field
 
 import torch
 
-from autopeft.adapters.anatomy import longest_input
 from autopeft.adapters.head import Classifier
-from autopeft.adapters.models import load_classifier, load_tokenizer
-from autopeft.errors import ConfigurationError, EvaluationError
+from autopeft.adapters.models import (
+    load_classifier,
+    load_image_classifier,
+    load_image_processor,
+    load_language_model,
+    load_tokenizer,
+    require_length,
+)
+from autopeft.errors import EvaluationError
 from autopeft.study import Study
-from autopeft.tasks import Split, Task, TaskSpec, load_task
-from workers.batches import EncodedRows, encode
+from autopeft.tasks import Split, Task, TaskKind, TaskSpec, load_task
+from workers.answers import encode_answers
+from workers.batches import TaskRows, encode
+from workers.images import encode_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +39,8 @@ class Resident:
 
     classifier: Classifier
     task: Task
-    train: EncodedRows
-    validation: EncodedRows
+    train: TaskRows
+    validation: TaskRows
 
 
 def open_device(name: str) -> torch.device:
@@ -56,24 +64,37 @@ def load_resident(study: Study, device: torch.device) -> Resident:
         AutopeftError: If the model or the task cannot be loaded, or the model cannot read rows that long.
     """
     task = load_task(TaskSpec.from_json(study.task))
-    classifier = load_classifier(study.model, len(task.label_names), task.is_regression, study.seed)
+    classifier = load_for(task, study)
     train = encode_split(study, task, task.train, classifier)
     validation = encode_split(study, task, task.validation, classifier)
     return Resident(classifier.to(device), task, train, validation)
 
 
-def encode_split(study: Study, task: Task, split: Split, classifier: Classifier) -> EncodedRows:
-    """The rows of ``split`` as the study's tokenizer cuts them.
+def load_for(task: Task, study: Study) -> Classifier:
+    """The study's model with the head that the kind of task needs.
+
+    Raises:
+        BackboneError: If it cannot be loaded, or is none for such tasks.
+    """
+    if task.kind is TaskKind.CAUSAL_LM:
+        return load_language_model(study.model)
+    if task.kind is TaskKind.IMAGE_CLASSIFICATION:
+        return load_image_classifier(study.model, len(task.label_names), study.seed)
+    return load_classifier(study.model, len(task.label_names), task.is_regression, study.seed)
+
+
+def encode_split(study: Study, task: Task, split: Split, classifier: Classifier) -> TaskRows:
+    """The rows of ``split`` as the study's tokenizer cuts them, or its image processor.
 
     Raises:
         ConfigurationError: If the study's rows may be longer than the backbone can read.
     """
+    if task.kind is TaskKind.IMAGE_CLASSIFICATION:
+        return encode_images(load_image_processor(study.model), split)
     config = classifier.model.config
-    if study.fidelity.max_length > (limit := longest_input(config)):
-        raise ConfigurationError(
-            f"max length {study.fidelity.max_length}: {study.backbone.name} reads at most {limit} tokens; "
-            f"give --max-length {limit} or less"
-        )
+    require_length(config, study.backbone.name, study.fidelity.max_length)
+    if task.kind is TaskKind.CAUSAL_LM:
+        return encode_answers(load_tokenizer(study.model), split, study.fidelity.max_length)
     return encode(
         load_tokenizer(study.model),
         split,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -19,6 +20,26 @@ from workers.seeds import order_seed
 
 Rows = NDArray[np.int64]
 """Row numbers, shape [rows]."""
+
+
+class TaskRows(Protocol):
+    """A split as a model takes it, of any kind of task."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Shape [rows]: class or option indices (int64), or targets of a regression (float32)."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Rows, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs and labels of some rows."""
+
+    def take(self, rows: Rows) -> Self:
+        """Some rows as a split of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +81,11 @@ class EncodedRows:
         arrays = {"input_ids": ids, "attention_mask": mask} | ({} if self.types is None else {"token_type_ids": types})
         inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         return inputs, self.labels[torch.from_numpy(rows)].to(device)
+
+    def take(self, rows: Rows) -> EncodedRows:
+        """Some rows as a split of their own."""
+        types = None if self.types is None else [self.types[row] for row in rows]
+        return EncodedRows([self.ids[row] for row in rows], types, self.labels[torch.from_numpy(rows)], self.padding)
 
 
 def encode(

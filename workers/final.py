@@ -21,8 +21,8 @@ from autopeft.study import PARAMETERS, Fidelity, Study
 from search_spaces.configuration import Configuration
 from search_spaces.cost import trainable_parameters
 from workers.backbones import Resident, encode_split, load_resident, open_device
-from workers.batches import EncodedRows, training_order
-from workers.evaluate import adapted, save
+from workers.batches import TaskRows, training_order
+from workers.evaluate import adapted, calibration, save
 from workers.scoring import score_rows
 from workers.seeds import initial_seed
 from workers.training import memory_errors, train
@@ -48,14 +48,13 @@ def train_in_full(plan: Mapping[str, Any]) -> dict[str, Any]:
     resident = load_resident(study, open_device(_device_name(plan)))
     test = _encoded_test(study, resident)  # read before the training, which would be lost if it cannot be read
     study = replace(study, fidelity=_fidelity(study, plan, len(resident.train)))
-    with (
-        memory_errors(),
-        adapted(resident.classifier, configuration, initial_seed(study.seed, seed, configuration.digest)),
-    ):
-        started = time.perf_counter()
-        order = training_order(len(resident.train), study.fidelity.batch_size, study.fidelity.steps, study.seed, seed)
+    order = training_order(len(resident.train), study.fidelity.batch_size, study.fidelity.steps, study.seed, seed)
+    given = calibration(resident.classifier, resident.train, order)
+    initial, started = initial_seed(study.seed, seed, configuration.digest), time.perf_counter()
+    with memory_errors(), adapted(resident.classifier, configuration, initial, given):
         rate = configuration.training.learning_rate
         curve = train(resident.classifier, resident.train, order, rate, _progress(len(order)))
+        train_seconds = time.perf_counter() - started
         metrics = {
             "schema": "autopeft.metrics/1",
             "study": study.name,
@@ -65,7 +64,7 @@ def train_in_full(plan: Mapping[str, Any]) -> dict[str, Any]:
             "head_parameters": sum(p.numel() for p in resident.classifier.head_parameters().values()),
             "steps": study.fidelity.steps,
             "seed": seed,
-            "train_seconds": time.perf_counter() - started,
+            "train_seconds": train_seconds,
             "curve": curve,
             "sha256": save(resident.classifier, configuration, folder),
         }
@@ -73,12 +72,12 @@ def train_in_full(plan: Mapping[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def _encoded_test(study: Study, resident: Resident) -> EncodedRows | None:
+def _encoded_test(study: Study, resident: Resident) -> TaskRows | None:
     task = resident.task
     return None if task.test_reader is None else encode_split(study, task, task.read_test(), resident.classifier)
 
 
-def _scores(study: Study, resident: Resident, test: EncodedRows | None) -> dict[str, Any]:
+def _scores(study: Study, resident: Resident, test: TaskRows | None) -> dict[str, Any]:
     """Score and loss on validation and, if the task has one, on the test split."""
     found: dict[str, Any] = {"validation_rows": len(resident.validation), "test_rows": 0 if test is None else len(test)}
     for name, rows in (("validation", resident.validation), ("test", test)):

@@ -1,7 +1,8 @@
-"""A worker's life: lease an order, evaluate it, report what came of it, until it is asked to end.
+"""A worker's life: lease an order, have it evaluated, report what came of it, until it is asked to end.
 
 A failed trial is data: the worker goes on with the next, and the store says what becomes of the trial. What stands in
-the way of every trial (no model, no data, no database) ends the worker.
+the way of every trial (no model, no data, no database, no room on the disk) ends the worker. Nothing here loads torch:
+an evaluator does, in a child (``workers.supervisor``) or in this process (``workers.inside``).
 """
 
 from __future__ import annotations
@@ -10,16 +11,14 @@ import logging
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, TypeVar
 
-from autopeft.errors import AutopeftError, DivergedError, LeaseLostError, NotFoundError, SchemaError, StoreError
+from autopeft.errors import EvaluationError, LeaseLostError, NotFoundError, SchemaError, StoreError
+from autopeft.store.blame import Failure
 from autopeft.study import Measurement, Order, TrialState
-from workers.backbones import Residents, open_device
-from workers.evaluate import evaluate
+from workers.failures import TrialFailure, Unusable, failure_of
 from workers.heartbeat import BeatStore, Heartbeat
 from workers.stopping import Preempted, Stop
 
@@ -45,20 +44,44 @@ class WorkerStore(BeatStore, Protocol):
     def lease(self, worker: str, study: str | None, lease_seconds: float = ...) -> Order | None:
         """The next order, or None."""
 
-    def report(self, trial_id: int, attempt: int, measurement: Measurement) -> None:
+    def report(
+        self, trial_id: int, attempt: int, measurement: Measurement, environment: Mapping[str, str] | None = ...
+    ) -> None:
         """Records the measurement; ``LeaseLostError`` if the attempt no longer holds the trial."""
 
     def report_diverged(self, trial_id: int, attempt: int, reason: str) -> None:
         """Records that the trial diverged."""
 
-    def report_failure(self, trial_id: int, attempt: int, reason: str, traceback: str) -> TrialState:
+    def report_failure(
+        self, trial_id: int, attempt: int, reason: str, traceback: str, failure: str = ...
+    ) -> TrialState:
         """Records that the attempt failed."""
 
-    def hand_back(self, trial_id: int, attempt: int) -> None:
+    def report_lost(self, trial_id: int, attempt: int, reason: str, last_words: str = ...) -> TrialState:
+        """Records that what trained the trial died."""
+
+    def hand_back(self, trial_id: int, attempt: int, reason: str | None = ..., failure: str = ...) -> None:
         """Gives the trial back unblamed."""
 
     def reap(self, study: str | None = ...) -> int:
         """Frees trials whose lease ran out."""
+
+
+class Evaluator(Protocol):
+    """Trains orders, one after the other."""
+
+    def start(self) -> Mapping[str, str]:
+        """What its measurements rest on; called before the first order."""
+
+    def evaluate(self, order: Order, check: Callable[[], None]) -> tuple[Measurement, Mapping[str, str]]:
+        """The measurement, and what else it rests on.
+
+        ``check`` is called again and again, and what it raises ends the trial. Raises ``TrialFailure`` (or any other
+        exception) if the trial failed, ``Unusable`` if every trial would.
+        """
+
+    def close(self) -> None:
+        """Frees what it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +91,6 @@ class WorkerSettings:
     Attributes:
         worker: Its name, unique in the database.
         study: Study whose trials it takes; None for any.
-        artifacts: Root folder of artifacts.
         device: ``cpu`` or ``cuda:N``.
         idle_seconds: Ends after so long without a trial; 0 waits for ever.
         lease_seconds: How long a lease lasts without a beat.
@@ -78,7 +100,6 @@ class WorkerSettings:
 
     worker: str
     study: str | None
-    artifacts: Path
     device: str = "cpu"
     idle_seconds: float = 0.0
     lease_seconds: float = LEASE_SECONDS
@@ -86,12 +107,15 @@ class WorkerSettings:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def run_worker(open_store: Callable[[], WorkerStore], settings: WorkerSettings, stop: Stop | None = None) -> int:
+def run_worker(
+    open_store: Callable[[], WorkerStore], settings: WorkerSettings, evaluator: Evaluator, stop: Stop | None = None
+) -> int:
     """Works until asked to end; the number of orders taken comes back.
 
     Args:
         open_store: Opens a connection to the record; called once here and once by the heartbeat.
         settings: How to work.
+        evaluator: What trains the orders; closed at the end.
         stop: What ends the worker; None: only ``idle_seconds`` and ``max_trials`` do.
 
     Raises:
@@ -101,8 +125,9 @@ def run_worker(open_store: Callable[[], WorkerStore], settings: WorkerSettings, 
     store = open_store()
     try:
         with Heartbeat(open_store, settings.worker, settings.lease_seconds) as heartbeat:
-            return Worker(store, settings, stop, heartbeat).run()
+            return Worker(store, settings, evaluator, stop, heartbeat).run()
     finally:
+        evaluator.close()
         store.close()
 
 
@@ -112,22 +137,25 @@ class Worker:
     Args:
         store: The record.
         settings: How to work.
+        evaluator: What trains the orders.
         stop: What ends the worker.
         heartbeat: Keeps the lease of the trial at hand.
     """
 
-    def __init__(self, store: WorkerStore, settings: WorkerSettings, stop: Stop, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self, store: WorkerStore, settings: WorkerSettings, evaluator: Evaluator, stop: Stop, heartbeat: Heartbeat
+    ) -> None:
         self._store = store
         self._settings = settings
+        self._evaluator = evaluator
         self._stop = stop
         self._heartbeat = heartbeat
-        self._residents = Residents(open_device(settings.device))
         self._last_reap = 0.0
 
     def run(self) -> int:
         """Works until asked to end; the number of orders taken comes back."""
         settings, taken = self._settings, 0
-        environment = dict(settings.environment)
+        environment = {**settings.environment, **self._evaluator.start()}
         host, pid = socket.gethostname(), os.getpid()
         self._patiently(
             lambda: self._store.register_worker(settings.worker, host, settings.device, pid, environment),
@@ -160,35 +188,45 @@ class Worker:
         return None
 
     def _work(self, order: Order) -> None:
-        """Evaluates one order and reports what came of it."""
+        """Has one order evaluated and reports what came of it."""
         try:
-            resident = self._residents.of(order.study)
-        except BaseException:
-            self._tell(order, lambda: self._store.hand_back(order.trial_id, order.attempt))
-            raise
-        try:
-            measurement = evaluate(order, resident, self._settings.artifacts, self._between_steps)
+            measurement, environment = self._evaluator.evaluate(order, self._check)
         except Preempted:
             self._tell(order, lambda: self._store.hand_back(order.trial_id, order.attempt))
         except LeaseLostError:
             _log.warning("trial %s: the lease was lost; going on with the next", order.number)
-        except DivergedError as error:
-            reason = str(error)
-            self._tell(order, lambda: self._store.report_diverged(order.trial_id, order.attempt, reason))
+        except Unusable as error:
+            self._hand_back(order, Failure.PREEMPTED, str(error))
+            raise error.cause from None
+        except TrialFailure as failure:
+            self._tell_failure(order, failure)
         except Exception as error:
-            self._tell_failure(order, error)
+            self._tell_failure(order, failure_of(error))
         else:
-            self._tell(order, lambda: self._store.report(order.trial_id, order.attempt, measurement))
+            self._tell(
+                order, lambda: self._store.report(order.trial_id, order.attempt, measurement, environment or None)
+            )
 
-    def _between_steps(self, _steps_done: int) -> None:
+    def _check(self) -> None:
         self._stop.check()
         self._heartbeat.check()
 
-    def _tell_failure(self, order: Order, error: Exception) -> None:
-        reason = str(error) if isinstance(error, AutopeftError) else f"{type(error).__name__}: {error}"
-        trace = traceback.format_exc()
-        _log.warning("trial %s failed: %s", order.number, reason)
-        self._tell(order, lambda: self._store.report_failure(order.trial_id, order.attempt, reason, trace))
+    def _tell_failure(self, order: Order, failure: TrialFailure) -> None:
+        """Reports a failure as what it is: a result, a loss, the worker's own fault, or the trial's."""
+        _log.warning("trial %s failed: %s", order.number, failure.reason)
+        key, reason, trace = (order.trial_id, order.attempt), failure.reason, failure.trace
+        if failure.kind is Failure.DIVERGED:
+            self._tell(order, lambda: self._store.report_diverged(*key, reason))
+        elif failure.kind is Failure.LOST:
+            self._tell(order, lambda: self._store.report_lost(*key, reason, trace))
+        elif failure.kind is Failure.DISK:
+            self._hand_back(order, failure.kind, reason)
+            raise EvaluationError(f"{reason} (worker {self._settings.worker} ends: free some space)")
+        else:
+            self._tell(order, lambda: self._store.report_failure(*key, reason, trace, failure.kind))
+
+    def _hand_back(self, order: Order, kind: Failure, reason: str) -> None:
+        self._tell(order, lambda: self._store.hand_back(order.trial_id, order.attempt, reason, kind))
 
     def _tell(self, order: Order, call: Callable[[], object]) -> None:
         """Makes a report, again and again while the lease lives and the database is away."""

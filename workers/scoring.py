@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from autopeft.adapters.head import Classifier
 from autopeft.errors import DivergedError
-from autopeft.tasks import score
-from workers.batches import EncodedRows, scoring_batches
+from autopeft.tasks import EXACT_MATCH, OPTION_ACCURACY, score
+from workers.answers import AnswerRows
+from workers.batches import TaskRows, scoring_batches
+from workers.language import score_language
 from workers.training import BetweenSteps, go_on, loss_of, precision
 
 SCORING_BATCH = 32
@@ -23,9 +26,9 @@ class Scored:
 
     Attributes:
         value: The metric.
-        loss: Mean loss a row.
-        predictions: Class index or number of each row, in data order.
-        correct: 1 or 0 a row, in data order; empty for regression.
+        loss: Mean loss a row; of language modelling, a token.
+        predictions: Class index or number of each row, in data order; of language modelling see ``workers.language``.
+        correct: 1 or 0 a row, in data order; empty where rows are not right or wrong.
     """
 
     value: float
@@ -35,12 +38,14 @@ class Scored:
 
 
 @torch.inference_mode()
-def score_rows(classifier: Classifier, rows: EncodedRows, metric: str, between_steps: BetweenSteps = go_on) -> Scored:
+def score_rows(classifier: Classifier, rows: TaskRows, metric: str, between_steps: BetweenSteps = go_on) -> Scored:
     """The model's score on ``rows``; the model is in evaluation mode always.
 
     Raises:
         DivergedError: If the loss is not finite.
     """
+    if isinstance(rows, AnswerRows):
+        return _score_answers(classifier, rows, metric, between_steps)
     device = next(classifier.parameters()).device
     outputs = torch.zeros(len(rows))
     losses = torch.zeros(len(rows))
@@ -52,13 +57,23 @@ def score_rows(classifier: Classifier, rows: EncodedRows, metric: str, between_s
         losses[where] = loss_of(logits, labels, reduction="none").float().cpu()
         outputs[where] = (logits.squeeze(-1) if labels.is_floating_point() else logits.argmax(-1).float()).cpu()
         between_steps(0)
-    loss = float(losses.double().mean())
+    return _scored(outputs, rows, metric, _finite(float(losses.double().mean())))
+
+
+def _finite(loss: float) -> float:
     if not math.isfinite(loss):
         raise DivergedError(f"the loss on the scored rows is {loss}; expected a finite number: lower learning rates")
-    return _scored(outputs, rows, metric, loss)
+    return loss
 
 
-def _scored(outputs: torch.Tensor, rows: EncodedRows, metric: str, loss: float) -> Scored:
+def _score_answers(classifier: Classifier, rows: AnswerRows, metric: str, between_steps: BetweenSteps) -> Scored:
+    value, loss, predictions = score_language(classifier, rows, metric, between_steps)
+    right = {OPTION_ACCURACY: rows.labels.numpy(), EXACT_MATCH: np.ones(len(rows))}
+    correct = tuple((predictions == right[metric]).astype(int).tolist()) if metric in right else ()
+    return Scored(value, _finite(loss), predictions.tolist(), correct)
+
+
+def _scored(outputs: torch.Tensor, rows: TaskRows, metric: str, loss: float) -> Scored:
     labels = rows.labels.numpy()
     if rows.labels.is_floating_point():
         return Scored(score(metric, outputs.numpy(), labels), loss, outputs.tolist(), ())

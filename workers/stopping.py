@@ -1,4 +1,6 @@
-"""How a worker is asked to end: at the next step (SIGTERM, SIGINT, death of the parent), or after its trial (SIGUSR1).
+"""How a worker is asked to end: at the next step (SIGTERM, SIGINT, SIGUSR2, death of the parent) or after its trial.
+
+SIGUSR1 is the latter; SIGUSR2 is what Slurm sends before a job's time is over.
 
 Signal handlers only set flags; a lock taken in a handler could be one that the interrupted code holds.
 """
@@ -28,11 +30,13 @@ class Stop:
         at_once: End at the next step.
         draining: End after the trial at hand.
         parent: Process whose death means to end at once, or None.
+        until: Time on the monotonic clock after which no trial is taken, or None.
     """
 
     at_once: bool = False
     draining: bool = False
     parent: int | None = None
+    until: float | None = None
 
     @property
     def now(self) -> bool:
@@ -44,7 +48,8 @@ class Stop:
     @property
     def requested(self) -> bool:
         """Whether no further trial may be taken."""
-        return self.draining or self.now
+        late = self.until is not None and time.monotonic() >= self.until
+        return self.draining or late or self.now
 
     def check(self) -> None:
         """Nothing, unless the worker must end at once.
@@ -74,6 +79,7 @@ def obey_signals(parent: int | None) -> Stop:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGUSR2, end)
     signal.signal(signal.SIGUSR1, drain)
     if parent is not None and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

@@ -16,7 +16,7 @@ from search_spaces.configuration import Configuration, uniform
 from search_spaces.cost import trainable_parameters
 from search_spaces.methods.lora import Lora
 from workers.backbones import Resident, load_resident, open_device
-from workers.batches import EncodedRows, training_order
+from workers.batches import training_order
 from workers.evaluate import adapted
 from workers.scoring import SCORING_BATCH, score_rows
 from workers.training import memory_errors, train
@@ -29,6 +29,8 @@ SCORED_ROWS = 3 * SCORING_BATCH
 def time_step(plan: Mapping[str, Any]) -> dict[str, Any]:
     """``step_seconds``, ``evaluate_seconds_per_row``, ``load_seconds`` and ``device``, measured now.
 
+    Loading counts from the start of the process, so the libraries' own seconds are in it.
+
     Args:
         plan: ``study``, and if given ``device``.
 
@@ -37,9 +39,9 @@ def time_step(plan: Mapping[str, Any]) -> dict[str, Any]:
     """
     study = Study.from_json(plan["study"])
     device = str(plan.get("device") or "cpu")
-    started = time.perf_counter()
+    imported, started = time.process_time(), time.perf_counter()
     resident = load_resident(study, open_device(device))
-    load_seconds = time.perf_counter() - started
+    load_seconds = imported + time.perf_counter() - started
     with memory_errors(), adapted(resident.classifier, middle_configuration(study), seed=study.seed):
         return {
             "step_seconds": _step_seconds(study, resident),
@@ -51,7 +53,7 @@ def time_step(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def middle_configuration(study: Study) -> Configuration:
     """The largest uniform LoRA on query and value that half the budget pays for, in every layer; at least rank 1."""
-    sites = [site for site in study.backbone.roles if site in ("query", "value")] or list(study.backbone.roles)
+    sites = [site for site in study.backbone.roles if site in ("query", "value", "qkv")]
     candidates = [uniform(study.backbone, sites, Lora(rank, 2.0 * rank), 1e-4) for rank in (1, 2, 4, 8, 16, 32)]
     affordable = [c for c in candidates if 2 * trainable_parameters(c, study.backbone) <= study.budget.parameters]
     return affordable[-1] if affordable else candidates[0]
@@ -70,8 +72,7 @@ def _scoring_seconds(study: Study, resident: Resident) -> float:
     by_length = np.argsort(rows.lengths, kind="stable")
     count = min(len(rows), SCORED_ROWS)
     chosen = by_length[np.linspace(0, len(rows) - 1, count).astype(int)]
-    types = None if rows.types is None else [rows.types[row] for row in chosen]
-    sample = EncodedRows([rows.ids[row] for row in chosen], types, rows.labels[chosen], rows.padding)
+    sample = rows.take(chosen)
     started = time.perf_counter()
     score_rows(resident.classifier, sample, study.metric)
     return (time.perf_counter() - started) / count

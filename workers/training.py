@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from autopeft.adapters.head import Classifier
 from autopeft.errors import DivergedError, EvaluationError, OutOfMemoryError
-from workers.batches import EncodedRows, Rows
+from workers.answers import IGNORED
+from workers.batches import Rows, TaskRows
+from workers.memory import MemoryMeter
 
-WARM_UP_FRACTION = 0.06
+WARM_UP_FRACTION = 0.1
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 CURVE_POINTS = 50
@@ -42,18 +44,42 @@ def rate_share(step: int, horizon: int) -> float:
 
 
 def loss_of(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy for class indices, squared error for real targets."""
+    """Cross-entropy for class indices and for the tokens of answers [rows, tokens], squared error for real targets."""
+    if labels.dim() == 2:
+        return answer_losses(logits, labels, reduction)
     if labels.is_floating_point():
         return nn.functional.mse_loss(logits.squeeze(-1), labels, reduction=reduction)
     return nn.functional.cross_entropy(logits, labels, reduction=reduction)
 
 
+def answer_losses(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of each answer's tokens, each predicted by the token before it.
+
+    Args:
+        logits: Shape [rows, last tokens, vocabulary]: of the last tokens of the batch, or of all.
+        labels: Shape [rows, tokens], ``IGNORED`` outside answers.
+        reduction: ``mean`` over the tokens of all answers, or ``none`` for [rows, last tokens - 1], 0 outside answers.
+    """
+    targets = labels[:, labels.shape[1] - logits.shape[1] + 1 :]
+    predictions = logits[:, :-1].transpose(1, 2)
+    return nn.functional.cross_entropy(predictions, targets, ignore_index=IGNORED, reduction=reduction)
+
+
+def said_tokens(labels: Tensor) -> int:
+    """How many logits at the end of a batch the loss needs, so that no others are computed; 0 for all of them."""
+    if labels.dim() < 2:
+        return 0
+    first = int((labels != IGNORED).any(0).int().argmax())
+    return labels.shape[1] - first + 1
+
+
 def train(
     classifier: Classifier,
-    rows: EncodedRows,
+    rows: TaskRows,
     order: Rows,
     learning_rate: float,
     between_steps: BetweenSteps = go_on,
+    meter: MemoryMeter | None = None,
 ) -> Curve:
     """The training curve: (step, mean loss since the point before) pairs.
 
@@ -63,6 +89,7 @@ def train(
         order: Row numbers of each step, shape [steps, batch size]; its length is the schedule's horizon.
         learning_rate: Peak, of adapters and head.
         between_steps: Called after every step.
+        meter: What measures peak memory.
 
     Raises:
         DivergedError: If the loss is not finite.
@@ -70,6 +97,8 @@ def train(
     """
     parameters = classifier.trained_parameters()
     device = next(classifier.parameters()).device
+    meter = meter or MemoryMeter(classifier, device)
+    widest = int(rows.lengths[order].max(1).argmax())
     optimizer = torch.optim.AdamW(parameters.values(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
     window = math.ceil(len(order) / CURVE_POINTS)
     curve: Curve = []
@@ -77,7 +106,12 @@ def train(
     for step, chosen in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * rate_share(step, len(order))
-        losses.append(_step(classifier, optimizer, parameters, *rows.batch(chosen, device), check=step == 0))
+        inputs, labels = rows.batch(chosen, device)
+        with precision(device), meter.forward_pass(step == widest):
+            loss = loss_of(classifier(inputs, last=said_tokens(labels)), labels)
+        losses.append(_step(loss, optimizer, parameters, check=step == 0))
+        if step == 0:
+            meter.after_step(parameters.values(), optimizer)
         if len(losses) == window or step == len(order) - 1:
             curve.append((step + 1, _finite_mean(losses, step + 1)))
             losses.clear()
@@ -86,17 +120,9 @@ def train(
 
 
 def _step(
-    classifier: Classifier,
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    inputs: Mapping[str, Tensor],
-    labels: Tensor,
-    *,
-    check: bool,
+    loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], *, check: bool
 ) -> Tensor:
-    """The loss before the step."""
-    with precision(labels.device):
-        loss = loss_of(classifier(inputs), labels)
+    """The loss, before the step that it asks for."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if check:

@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "adapter_parameters": "autopeft.adapters.plan",
+    "TrainingRows": "autopeft.adapters.calibration",
+    "adapter_parameters": "autopeft.adapters.parts",
     "apply": "autopeft.adapters.plan",
+    "merge": "autopeft.adapters.plan",
     "remove": "autopeft.adapters.plan",
     "load_adapter": "autopeft.adapters.saving",
     "save_adapter": "autopeft.adapters.saving",

@@ -1,19 +1,23 @@
-"""Reads a model's anatomy: its layers and the linear modules in each, as a ``Backbone``; from config and module tree.
+"""Reads a model's anatomy: its layers, the linear modules and norms in each, as a ``Backbone``; from config and tree.
 
 Works on a meta device too. What a family looks like stands in ``autopeft.adapters.families``.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from autopeft.adapters.families import Family, family_of
-from autopeft.errors import BackboneError
-from search_spaces.backbone import Backbone, ModuleShape
+from autopeft.adapters.families import Stack, family_of
+from autopeft.adapters.methods.prefix import NO_INTERFACE, has_interface
+from autopeft.adapters.parts import parts_of
+from autopeft.errors import BackboneError, ConfigurationError
+from search_spaces.backbone import Backbone, ModuleShape, NormShape
 
 
 def describe(model: PreTrainedModel, name: str) -> Backbone:
@@ -26,31 +30,42 @@ def describe(model: PreTrainedModel, name: str) -> Backbone:
     Raises:
         BackboneError: If its family is not known, or its modules are not those of the family.
     """
-    headless = model.base_model
-    family = family_of(getattr(model.config, "model_type", None), name)
-    layers = _layers(headless, family, name)
-    if len(layers) != model.config.num_hidden_layers:
-        raise BackboneError(f"model {name}: config says {model.config.num_hidden_layers} layers, found {len(layers)}")
+    headless, config = model.base_model, model.config
+    stacks = family_of(getattr(config, "model_type", None), name).stacks
+    layers = [(f"{stack.layers}.{i}", layer, stack) for stack in stacks for i, layer in _layers(headless, stack, name)]
+    if len(stacks) == 1 and len(layers) != config.num_hidden_layers:
+        raise BackboneError(f"model {name}: config says {config.num_hidden_layers} layers, found {len(layers)}")
+    shapes = tuple(_layer_shapes(layer, path, stack, name) for path, layer, stack in layers)
+    head_count = config.num_attention_heads
     return Backbone(
         name=name,
-        family=model.config.model_type,
-        hidden_size=model.config.hidden_size,
+        family=config.model_type,
+        hidden_size=config.hidden_size,
         parameter_count=sum(parameter.numel() for parameter in backbone_parameters(model).values()),
-        layers=tuple(_layer_shapes(layer, f"{family.layers}.{i}", family, name) for i, layer in enumerate(layers)),
+        layers=shapes,
+        norms=tuple(_norm_shapes(layer, path) for path, layer, _ in layers),
+        head_count=head_count,
+        key_value_head_count=getattr(config, "num_key_value_heads", None) or head_count,
+        head_size=_head_size(shapes[0], head_count) if shapes else 0,
+        intermediate_size=next((m.in_features for m in shapes[0] if m.role == "down"), 0) if shapes else 0,
+        refusals=() if has_interface(headless) else (("prefix", NO_INTERFACE),),
     )
 
 
 def backbone_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """The pretrained parameters of the headless model by their names without adapters; shared ones once."""
     headless = model.base_model
-    found = {}
-    inside = tuple(f"{path}." for path, module in headless.named_modules() if isinstance(module, BaseTunerLayer))
-    for path, parameter in headless.named_parameters():
-        if not path.startswith(inside):
-            found[path] = parameter
-        elif ".base_layer." in path:
-            found[path.replace(".base_layer.", ".")] = parameter
-    return found
+    added = {
+        id(parameter)
+        for part in parts_of(model)
+        if part.method_names != ("bias",)
+        for parameter in part.parameters().values()
+    }
+    return {
+        path.replace(".base_layer.", "."): parameter
+        for path, parameter in headless.named_parameters()
+        if id(parameter) not in added
+    }
 
 
 def path_prefix(model: PreTrainedModel) -> str:
@@ -59,32 +74,76 @@ def path_prefix(model: PreTrainedModel) -> str:
 
 
 def longest_input(config: Any) -> int:
-    """Most tokens that a model with this configuration can read in one row."""
+    """Most tokens that a model with this configuration can read in one row; ``sys.maxsize`` where it sets no limit."""
     family = family_of(getattr(config, "model_type", None), "of this configuration")
-    return int(config.max_position_embeddings) - family.reserved_positions
+    positions = getattr(config, "max_position_embeddings", None)
+    return sys.maxsize if positions is None else int(positions) - family.reserved_positions
 
 
-def _layers(headless: nn.Module, family: Family, name: str) -> nn.ModuleList:
+def require_length(config: Any, name: str, max_length: int) -> None:
+    """Nothing, if a model with this configuration can read rows of ``max_length`` tokens.
+
+    Raises:
+        ConfigurationError: If they may be longer than it can read.
+    """
+    if max_length > (limit := longest_input(config)):
+        raise ConfigurationError(
+            f"max length {max_length}: {name} reads at most {limit} tokens; give --max-length {limit} or less"
+        )
+
+
+def _layers(headless: nn.Module, stack: Stack, name: str) -> list[tuple[int, nn.Module]]:
     try:
-        layers = headless.get_submodule(family.layers)
+        layers = headless.get_submodule(stack.layers)
     except AttributeError as error:
-        raise BackboneError(f"model {name}: no list of layers at {family.layers!r}") from error
+        raise BackboneError(f"model {name}: no list of layers at {stack.layers!r}") from error
     if not isinstance(layers, nn.ModuleList):
-        raise BackboneError(f"model {name}: {family.layers!r} is a {type(layers).__name__}, expected a list of layers")
-    return layers
+        raise BackboneError(f"model {name}: {stack.layers!r} is a {type(layers).__name__}, expected a list of layers")
+    return list(enumerate(layers))
 
 
-def _layer_shapes(layer: nn.Module, path: str, family: Family, name: str) -> tuple[ModuleShape, ...]:
+def _layer_shapes(layer: nn.Module, path: str, stack: Stack, name: str) -> tuple[ModuleShape, ...]:
     shapes = []
-    for role, inner in family.sites.items():
-        try:
-            module = layer.get_submodule(inner)
-        except AttributeError as error:
-            raise BackboneError(f"model {name}: no module {path}.{inner}, which {role} should be") from error
-        linear = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-        if not isinstance(linear, nn.Linear):
-            kind = type(linear).__name__
-            raise BackboneError(f"model {name}: {path}.{inner} is a {kind}, expected a plain linear module")
-        has_bias = linear.bias is not None
-        shapes.append(ModuleShape(role, f"{path}.{inner}", linear.in_features, linear.out_features, has_bias))
+    for role, alternatives in stack.sites.items():
+        inner = next((inner for inner in alternatives.split("|") if _has(layer, inner)), None)
+        if inner is not None:
+            shapes.append(_module_shape(layer.get_submodule(inner), role, f"{path}.{inner}", name))
+        elif role not in stack.optional:
+            missing = f"{path}.{alternatives}"
+            raise BackboneError(f"model {name}: no module {missing}, which {role} should be")
     return tuple(shapes)
+
+
+def _has(layer: nn.Module, inner: str) -> bool:
+    try:
+        layer.get_submodule(inner)
+    except AttributeError:
+        return False
+    return True
+
+
+def _module_shape(module: nn.Module, role: str, path: str, name: str) -> ModuleShape:
+    linear = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    if isinstance(linear, Conv1D):
+        return ModuleShape(role, path, linear.nx, linear.nf, bias=True, transposed=True)
+    if not isinstance(linear, nn.Linear):
+        kind = type(linear).__name__
+        raise BackboneError(f"model {name}: {path} is a {kind}, expected a plain linear module")
+    return ModuleShape(role, path, linear.in_features, linear.out_features, linear.bias is not None)
+
+
+def _norm_shapes(layer: nn.Module, path: str) -> tuple[NormShape, ...]:
+    """Every norm in ``layer``: LayerNorm, RMSNorm and what families call their own."""
+    shapes = []
+    for inner, module in layer.named_modules():
+        norm = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+        inside_adapter = ".base_layer" in inner or ".ln_tuning_layers" in inner
+        if type(norm).__name__.endswith("Norm") and isinstance(norm.weight, nn.Parameter) and not inside_adapter:
+            bias = getattr(norm, "bias", None) is not None
+            shapes.append(NormShape(f"{path}.{inner}", norm.weight.numel(), bias))
+    return tuple(shapes)
+
+
+def _head_size(modules: tuple[ModuleShape, ...], head_count: int) -> int:
+    """Width of one head: the output projection reads all heads side by side."""
+    return next(module.in_features for module in modules if module.role == "output") // head_count

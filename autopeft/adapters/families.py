@@ -18,6 +18,44 @@ _BERT_SITES = {
     "up": "intermediate.dense",
     "down": "output.dense",
 }
+_LLAMA_SITES = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "output": "self_attn.o_proj",
+    "up": "mlp.up_proj",
+    "gate": "mlp.gate_proj",
+    "down": "mlp.down_proj",
+}
+
+
+def _t5_sites(feed_forward: int) -> dict[str, str]:
+    dense = f"layer.{feed_forward}.DenseReluDense"
+    return {
+        **{role: f"layer.0.SelfAttention.{role[0]}" for role in ("query", "key", "value", "output")},
+        # the plain form has wi, the gated one wi_0 (through the activation) and wi_1
+        "up": f"{dense}.wi|{dense}.wi_1",
+        "gate": f"{dense}.wi_0",
+        "down": f"{dense}.wo",
+    }
+
+
+_T5_CROSS = {f"cross_{role}": f"layer.1.EncDecAttention.{role[0]}" for role in ("query", "key", "value", "output")}
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One list of layers.
+
+    Attributes:
+        layers: Dotted name of the list in the headless model.
+        sites: Role of each linear module to its dotted name in a layer; alternatives are parted by ``|``.
+        optional: Roles that not every model of the family has.
+    """
+
+    layers: str
+    sites: Mapping[str, str]
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +63,24 @@ class Family:
     """How the models of one family are put together.
 
     Attributes:
-        layers: Dotted name of the list of layers in the headless model.
-        sites: Role of each linear module to its dotted name in a layer.
-        output_layer: Dotted name of the last linear module in the stock model for sequence classification.
+        stacks: Its lists of layers; of an encoder, then of its decoder.
+        output_layer: Dotted name of the last linear module in the stock model for classification.
         reserved_positions: Position embeddings that no token can use.
     """
 
-    layers: str
-    sites: Mapping[str, str]
+    stacks: tuple[Stack, ...]
     output_layer: str
     reserved_positions: int = 0
 
 
+def _one(layers: str, sites: Mapping[str, str], output_layer: str, reserved_positions: int = 0) -> Family:
+    return Family((Stack(layers, sites),), output_layer, reserved_positions)
+
+
 FAMILIES: dict[str, Family] = {
-    "bert": Family("encoder.layer", _BERT_SITES, "classifier"),
-    "roberta": Family("encoder.layer", _BERT_SITES, "classifier.out_proj", reserved_positions=2),
-    "distilbert": Family(
+    "bert": _one("encoder.layer", _BERT_SITES, "classifier"),
+    "roberta": _one("encoder.layer", _BERT_SITES, "classifier.out_proj", reserved_positions=2),
+    "distilbert": _one(
         "transformer.layer",
         {
             "query": "attention.q_lin",
@@ -49,6 +89,62 @@ FAMILIES: dict[str, Family] = {
             "output": "attention.out_lin",
             "up": "ffn.lin1",
             "down": "ffn.lin2",
+        },
+        "classifier",
+    ),
+    "deberta-v2": _one(
+        "encoder.layer",
+        _BERT_SITES | {role: f"attention.self.{role}_proj" for role in ("query", "key", "value")},
+        "classifier",
+    ),
+    "electra": _one("encoder.layer", _BERT_SITES, "classifier.out_proj"),
+    "modernbert": _one(
+        "layers", {"qkv": "attn.Wqkv", "output": "attn.Wo", "gate_up": "mlp.Wi", "down": "mlp.Wo"}, "classifier"
+    ),
+    "llama": _one("layers", _LLAMA_SITES, "score"),
+    "mistral": _one("layers", _LLAMA_SITES, "score"),
+    "qwen2": _one("layers", _LLAMA_SITES, "score"),
+    "qwen3": _one("layers", _LLAMA_SITES, "score"),
+    "gemma": _one("layers", _LLAMA_SITES, "score"),
+    "phi3": _one(
+        "layers",
+        {
+            "qkv": "self_attn.qkv_proj",
+            "output": "self_attn.o_proj",
+            "gate_up": "mlp.gate_up_proj",
+            "down": "mlp.down_proj",
+        },
+        "score",
+    ),
+    "gpt2": _one("h", {"qkv": "attn.c_attn", "output": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}, "score"),
+    "opt": _one(
+        "decoder.layers",
+        {
+            "query": "self_attn.q_proj",
+            "key": "self_attn.k_proj",
+            "value": "self_attn.v_proj",
+            "output": "self_attn.out_proj",
+            "up": "fc1",
+            "down": "fc2",
+        },
+        "score",
+    ),
+    "t5": Family(
+        (
+            Stack("encoder.block", _t5_sites(1), frozenset({"gate"})),
+            Stack("decoder.block", _t5_sites(2) | _T5_CROSS, frozenset({"gate"})),
+        ),
+        "classification_head.out_proj",
+    ),
+    "vit": _one(
+        "layers",
+        {
+            "query": "attention.q_proj",
+            "key": "attention.k_proj",
+            "value": "attention.v_proj",
+            "output": "attention.o_proj",
+            "up": "mlp.fc1",
+            "down": "mlp.fc2",
         },
         "classifier",
     ),

@@ -1,7 +1,8 @@
-"""A backbone with a head that classifies or regresses: mean pooling and a linear layer, or the family's stock head.
+"""A backbone with a head: mean pooling and a linear layer, the family's stock head, or its own language-model head.
 
 Everything pretrained is frozen, the pooler too, and in evaluation mode for good: only newly initialised head weights
-train. Adapters are put into ``Classifier.model`` by ``autopeft.adapters.plan``.
+train. A language model brings its head along, so none of it is new. Adapters are put into ``Classifier.model`` by
+``autopeft.adapters.plan``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from autopeft.adapters.calibration import TrainingRows
 from autopeft.adapters.plan import adapter_parameters, apply, remove
 from autopeft.adapters.saving import HEAD_FILE, assign, read_tensors, write_tensors
 from search_spaces.configuration import Configuration
@@ -35,15 +37,15 @@ class Classifier(nn.Module):
     """A frozen backbone with a trainable head.
 
     Args:
-        model: Headless for mean pooling; the stock model for sequence classification otherwise.
-        output_count: Width of the output: number of classes, or 1 for regression.
+        model: Headless for mean pooling; the stock model for the kind of task otherwise.
+        output_count: Width of a mean-pooling head: number of classes, or 1 for regression.
         new: For a stock head, the names of its newly initialised parameters; None for mean pooling.
     """
 
     def __init__(self, model: PreTrainedModel, output_count: int, new: Collection[str] | None) -> None:
         super().__init__()
         self.model = model
-        self.classifier = nn.Linear(model.config.hidden_size, output_count) if new is None else None
+        self.classifier = nn.Linear(_width(model), output_count) if new is None else None
         model.requires_grad_(False)
         if self.classifier is not None:
             self._head = {f"classifier.{name}": p for name, p in self.classifier.named_parameters()}
@@ -56,13 +58,15 @@ class Classifier(nn.Module):
         """Whether the head is the family's own."""
         return self.classifier is None
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits of shape [rows, outputs], in float32.
+    def forward(self, batch: Mapping[str, Tensor], last: int = 0) -> Tensor:
+        """Logits in float32, of shape [rows, outputs]; of a language model [rows, tokens, vocabulary].
 
         Args:
-            batch: ``input_ids``, ``attention_mask`` and, where the family has them, ``token_type_ids``.
+            batch: ``input_ids``, ``attention_mask`` and, where the family has them, ``token_type_ids``; or
+                ``pixel_values``.
+            last: Of a language model, how many tokens at the end get logits; 0 for all.
         """
-        answer = self.model(**batch)
+        answer = self.model(**batch, logits_to_keep=last) if last else self.model(**batch)
         if self.classifier is None:
             logits: Tensor = answer.logits
         else:
@@ -77,14 +81,20 @@ class Classifier(nn.Module):
         """All that a trial trains: adapters and head."""
         return {**adapter_parameters(self.model), **self._head}
 
-    def adapt(self, configuration: Configuration, seed: int) -> None:
+    def adapt(self, configuration: Configuration, seed: int, rows: TrainingRows | None = None) -> None:
         """Inserts the adapters of ``configuration`` and draws them and the head anew from ``seed``.
+
+        Args:
+            configuration: What is inserted.
+            seed: Of all initial values.
+            rows: Training rows, for initialisations that read some; their loss is that of the newly drawn head.
 
         Raises:
             ConfigurationError: If the configuration does not fit, or adapters are in the model already.
         """
-        apply(self.model, configuration, seed=seed)
         self.reset_head(seed)
+        apply(self.model, configuration, seed=seed, rows=rows)
+        self.reset_head(seed)  # a new pooler is head, lies in the backbone, and was frozen with it
         self.eval()
 
     def strip(self) -> None:
@@ -120,3 +130,8 @@ class Classifier(nn.Module):
             ConfigurationError: If it does not fit.
         """
         assign(self._head, read_tensors(folder / HEAD_FILE), folder / HEAD_FILE)
+
+
+def _width(model: PreTrainedModel) -> int:
+    """Width of the last hidden states; some OPT models project them down."""
+    return int(getattr(model.config, "word_embed_proj_dim", None) or model.config.hidden_size)

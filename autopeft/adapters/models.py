@@ -1,6 +1,9 @@
 """Loads backbones: as shapes (on the meta device, no weights), and with a head on them; and their tokenizers.
 
-Checkpoints are found by ``autopeft.adapters.sources``; code from a checkpoint is never run.
+Which head a kind of task gets: classes and numbers the stock class for sequence classification, or a mean over tokens
+and a linear layer (not T5, whose decoder would stand idle); images the stock class for image classification; language
+modelling the checkpoint's own head. Checkpoints are found by ``autopeft.adapters.sources``; code from a checkpoint is
+never run.
 """
 
 from __future__ import annotations
@@ -12,18 +15,45 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers import logging as transformers_logging
 
-from autopeft.adapters.anatomy import describe, path_prefix
+from autopeft.adapters.anatomy import describe, longest_input, path_prefix
 from autopeft.adapters.families import family_of
 from autopeft.adapters.head import Classifier
-from autopeft.adapters.sources import ResolvedModel, checkpoint_sha256, model_spec, resolve
-from autopeft.errors import BackboneError
+from autopeft.adapters.sources import (
+    VOCABULARIES,
+    ResolvedModel,
+    checkpoint_sha256,
+    has_vocabulary,
+    model_spec,
+    resolve,
+)
+from autopeft.errors import BackboneError, ConfigurationError
 from autopeft.study import ModelSpec
 from search_spaces.backbone import Backbone
 
-__all__ = ["ResolvedModel", "backbone_shapes", "load_classifier", "load_tokenizer", "model_spec", "resolve"]
+__all__ = [
+    "ResolvedModel",
+    "backbone_shapes",
+    "load_classifier",
+    "load_image_classifier",
+    "load_image_processor",
+    "load_language_model",
+    "load_tokenizer",
+    "model_spec",
+    "require_readable",
+    "resolve",
+]
 
 _LOADING: dict[str, Any] = {
     "local_files_only": True,
@@ -32,9 +62,13 @@ _LOADING: dict[str, Any] = {
     "output_loading_info": True,
     "dtype": torch.float32,
 }
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
-"""Without any of these files transformers builds a tokenizer that knows no word, and says nothing."""
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "gpt2", "opt")
+"""Families that generate text; they classify from the last token that is no padding."""
 
+WITHOUT_MEAN = ("t5", "vit")
+"""Families that take their stock head only."""
+
+IMAGE_FAMILIES = ("vit",)
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
 
 
@@ -63,34 +97,171 @@ def load_classifier(spec: ModelSpec, label_count: int, regression: bool, seed: i
     Raises:
         BackboneError: If the weights cannot be loaded, or are others than ``spec`` names.
     """
+    resolved = _unchanged(spec)
+    _require_head(resolved, spec.pooling, "regression" if regression else "classification")
+    outputs = 1 if regression else label_count
+    with _explained(resolved):
+        if spec.pooling == "stock":
+            model, new = _load_stock(AutoModelForSequenceClassification, resolved, outputs)
+            _set_padding(model, resolved, spec)
+        else:
+            model, new = _load_headless(resolved), None
+    return _with_head(model, outputs, new, seed)
+
+
+def load_image_classifier(spec: ModelSpec, label_count: int, seed: int) -> Classifier:
+    """The stock model for image classification with a new output layer, frozen but for that.
+
+    Raises:
+        BackboneError: If the weights cannot be loaded, are others than ``spec`` names, or read no images.
+    """
+    resolved = _unchanged(spec)
+    _require_head(resolved, spec.pooling, "image-classification")
+    with _explained(resolved):
+        model, new = _load_stock(AutoModelForImageClassification, resolved, label_count)
+    return _with_head(model, label_count, new, seed)
+
+
+def load_language_model(spec: ModelSpec) -> Classifier:
+    """The checkpoint with its own language-model head, all of it frozen; nothing is new.
+
+    Raises:
+        BackboneError: If the weights cannot be loaded, are others than ``spec`` names, or generate no text.
+    """
+    resolved = _unchanged(spec)
+    _require_head(resolved, "stock", "causal-lm")
+    with _explained(resolved):
+        model, loading = AutoModelForCausalLM.from_pretrained(resolved.path, **_LOADING)
+    if lacking := sorted(_require_complete(model, loading, resolved)):
+        raise BackboneError(
+            f"model {resolved.name}: {resolved.path} has no language-model head ({lacking[0]} is missing); "
+            "give a checkpoint that was saved with it"
+        )
+    return _with_head(model, 0, set(), seed=0)
+
+
+def load_tokenizer(spec: ModelSpec) -> transformers.PreTrainedTokenizerBase:
+    """The checkpoint's own tokenizer; one without a padding token that the model has a row for pads with its end.
+
+    Raises:
+        BackboneError: If it has none that can be read.
+    """
+    resolved = resolve(spec.source)
+    if not has_vocabulary(resolved.path):
+        raise BackboneError(
+            f"model {resolved.name}: no tokenizer in {resolved.path} (none of {', '.join(VOCABULARIES)}); "
+            "save the tokenizer beside the model"
+        )
+    with _explained(resolved):
+        tokenizer = AutoTokenizer.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
+    if tokenizer.eos_token is not None and not _is_embedded(tokenizer.pad_token_id, resolved):
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_image_processor(spec: ModelSpec) -> Any:
+    """The checkpoint's own image processor.
+
+    Raises:
+        BackboneError: If it has none that can be read.
+    """
+    resolved = resolve(spec.source)
+    if not (resolved.path / "preprocessor_config.json").is_file():
+        raise BackboneError(
+            f"model {resolved.name}: no preprocessor_config.json in {resolved.path}; save the image processor beside "
+            "the model"
+        )
+    with _explained(resolved):
+        return AutoImageProcessor.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
+
+
+def require_readable(spec: ModelSpec, max_length: int, kind: str = "classification") -> None:
+    """Nothing, if the checkpoint can be put to tasks of that kind, with its tokenizer; loads no weights.
+
+    Args:
+        spec: Weights and head.
+        max_length: Most tokens of a row.
+        kind: Of the task; a ``TaskKind``.
+
+    Raises:
+        BackboneError: If it has no tokenizer, no image processor, or no head for such tasks.
+        ConfigurationError: If rows may be too long for it.
+    """
+    resolved = resolve(spec.source)
+    _require_head(resolved, spec.pooling if kind != "causal-lm" else "stock", kind)
+    if kind == "image-classification":
+        load_image_processor(spec)
+        return
+    with _explained(resolved):
+        config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
+    require_length(config, resolved.name, max_length)
+    load_tokenizer(spec)
+
+
+def require_length(config: Any, name: str, max_length: int) -> None:
+    """Nothing, if a model with this configuration reads rows of ``max_length`` tokens.
+
+    Raises:
+        ConfigurationError: If it does not.
+    """
+    if max_length > (limit := longest_input(config)):
+        raise ConfigurationError(
+            f"max length {max_length}: {name} reads at most {limit} tokens; give --max-length {limit} or less"
+        )
+
+
+def _unchanged(spec: ModelSpec) -> ResolvedModel:
+    """The checkpoint, if it is the one that the study began with."""
     resolved = resolve(spec.source)
     if (found := checkpoint_sha256(resolved)) != spec.sha256:
         raise BackboneError(
             f"model {resolved.name}: the files in {resolved.path} have changed since the study began "
             f"(hash {found[:12]}, the study has {spec.sha256[:12]}); start a new study"
         )
-    outputs = 1 if regression else label_count
-    with _explained(resolved):
-        model, new = _load_stock(resolved, outputs) if spec.pooling == "stock" else (_load_headless(resolved), None)
+    return resolved
+
+
+def _require_head(resolved: ResolvedModel, pooling: str, kind: str) -> None:
+    """Nothing, if models of this family have the head that such tasks and the pooling ask for."""
+    family = str(resolved.config.get("model_type"))
+    if (kind == "image-classification") != (family in IMAGE_FAMILIES):
+        reads, task = ("images", "text") if family in IMAGE_FAMILIES else ("text", "images")
+        raise BackboneError(f"model {resolved.name}: {family} reads {reads}, the task holds {task}; give another model")
+    if kind == "causal-lm" and family not in DECODERS:
+        raise BackboneError(
+            f"model {resolved.name}: {family} generates no text, which the task asks for; give one of the families "
+            f"{', '.join(DECODERS)}"
+        )
+    if pooling != "stock" and family in WITHOUT_MEAN:
+        raise BackboneError(f"model {resolved.name}: {family} takes its stock head only; leave --pooling out")
+
+
+def _with_head(model: PreTrainedModel, outputs: int, new: set[str] | None, seed: int) -> Classifier:
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # keys and values of a training pass would be kept for nobody
     classifier = Classifier(model, outputs, new)
     classifier.reset_head(seed)
     return classifier
 
 
-def load_tokenizer(spec: ModelSpec) -> transformers.PreTrainedTokenizerBase:
-    """The checkpoint's own tokenizer.
+def _is_embedded(token: int | None, resolved: ResolvedModel) -> bool:
+    """Whether the model has a row in its embeddings for ``token``; some tokenizers add one behind the last."""
+    rows = resolved.config.get("vocab_size")
+    return token is not None and (not isinstance(rows, int) or token < rows)
 
-    Raises:
-        BackboneError: If it has none that can be read.
-    """
-    resolved = resolve(spec.source)
-    if not any((resolved.path / name).is_file() for name in _VOCABULARIES):
+
+def _set_padding(model: PreTrainedModel, resolved: ResolvedModel, spec: ModelSpec) -> None:
+    """Tells a decoder with a stock head, which looks for the last token that is no padding, what padding is."""
+    if model.config.model_type == "t5" and getattr(model.config, "decoder_start_token_id", None) is None:
+        model.config.decoder_start_token_id = model.config.pad_token_id
+    if model.config.model_type not in DECODERS:
+        return
+    if has_vocabulary(resolved.path):
+        model.config.pad_token_id = load_tokenizer(spec).pad_token_id
+    if model.config.pad_token_id is None:
         raise BackboneError(
-            f"model {resolved.name}: no tokenizer in {resolved.path} (none of {', '.join(_VOCABULARIES)}); "
-            "save the tokenizer beside the model"
+            f"model {resolved.name}: neither a padding nor an end token, which its stock head needs; use --pooling mean"
         )
-    with _explained(resolved):
-        return AutoTokenizer.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
 
 
 def _load_headless(resolved: ResolvedModel) -> PreTrainedModel:
@@ -99,14 +270,12 @@ def _load_headless(resolved: ResolvedModel) -> PreTrainedModel:
     return model
 
 
-def _load_stock(resolved: ResolvedModel, outputs: int) -> tuple[PreTrainedModel, set[str]]:
-    """The stock model for sequence classification, and the names of what is new in it.
+def _load_stock(auto: Any, resolved: ResolvedModel, outputs: int) -> tuple[PreTrainedModel, set[str]]:
+    """The stock model of the class that ``auto`` picks, and the names of what is new in it.
 
     The output layer is always new: one that the checkpoint brings was trained for other labels.
     """
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
-        resolved.path, num_labels=outputs, ignore_mismatched_sizes=True, **_LOADING
-    )
+    model, loading = auto.from_pretrained(resolved.path, num_labels=outputs, ignore_mismatched_sizes=True, **_LOADING)
     new = _require_complete(model, loading, resolved)
     output_layer = family_of(model.config.model_type, resolved.name).output_layer
     return model, new | {f"{output_layer}.{name}" for name, _ in model.get_submodule(output_layer).named_parameters()}

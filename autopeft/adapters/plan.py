@@ -1,6 +1,7 @@
-"""Puts a configuration into a model and takes it out again; the model stays a plain ``PreTrainedModel``.
+"""Puts a configuration into a model, takes it out again, and folds it in; the model stays a plain ``PreTrainedModel``.
 
-Inserting and removing never touches a pretrained value: after ``remove`` the model computes, bit for bit, what it did.
+Inserting and removing never leaves a pretrained value changed: after ``remove`` the model computes, bit for bit, what
+it did.
 """
 
 from __future__ import annotations
@@ -9,20 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
 from transformers import PreTrainedModel
 
-from autopeft.adapters.anatomy import describe, path_prefix
-from autopeft.adapters.methods import stock
+from autopeft.adapters.anatomy import describe
+from autopeft.adapters.calibration import TrainingRows
+from autopeft.adapters.insertion import insert
+from autopeft.adapters.parts import Inserted, adapter_parameters, inserted_in, parts_of, remember
 from autopeft.errors import ConfigurationError, EvaluationError
 from search_spaces.backbone import Backbone
 from search_spaces.configuration import Configuration
 from search_spaces.cost import trainable_parameters
-from search_spaces.methods import Method
+
+__all__ = ["TrainingRows", "adapter_parameters", "apply", "merge", "remove"]
 
 
-def apply(model: PreTrainedModel, configuration: Configuration, *, seed: int | None = None) -> None:
+def apply(
+    model: PreTrainedModel,
+    configuration: Configuration,
+    *,
+    seed: int | None = None,
+    rows: TrainingRows | None = None,
+    loading: bool = False,
+) -> None:
     """Inserts the adapters of ``configuration`` into ``model`` and freezes its backbone.
 
     What lies outside the backbone (a head) keeps its ``requires_grad``; the empty plan only freezes.
@@ -31,60 +40,52 @@ def apply(model: PreTrainedModel, configuration: Configuration, *, seed: int | N
         model: With or without a head, of a known family.
         configuration: What is inserted.
         seed: Of the adapters' initial values; None draws from torch's global generator.
+        rows: Training rows, for initialisations that read some.
+        loading: Whether saved values will replace all initial ones.
 
     Raises:
-        BackboneError: If the model's family is not known.
+        BackboneError: If the model's family is not known, or cannot take a method.
         ConfigurationError: If the configuration does not fit, or adapters are in the model already.
         EvaluationError: If the adapters built do not count what the arithmetic says.
     """
-    if adapter_parameters(model):
+    if inserted_in(model):
         raise ConfigurationError("the model has adapters already: call autopeft.remove(model) first")
     backbone = describe(model, type(model).__name__)
     configuration.validate(backbone)
-    head = {name: p.requires_grad for name, p in model.named_parameters() if not _is_backbone(model, name)}
     model.base_model.requires_grad_(False)
     with _seeded(seed):
-        for method_name, modules in _modules_by_method(model, configuration, backbone).items():
-            stock.inject(model, method_name, modules)
-    for name, requires_grad in head.items():
-        model.get_parameter(name).requires_grad_(requires_grad)
+        parts = insert(model.base_model, configuration, backbone, rows, loading=loading)
+    remember(model, Inserted(configuration, parts))
+    for parameter in adapter_parameters(model).values():
+        parameter.requires_grad_(True)
     _require_exact_count(model, configuration, backbone)
 
 
 def remove(model: PreTrainedModel) -> None:
     """Takes all adapters out of ``model``; its backbone stays frozen and is bit-identical to what it was before."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.get_base_layer())
-    if hasattr(model, "peft_config"):
-        del model.peft_config
+    for part in reversed(parts_of(model)):
+        part.take_out()
+    remember(model, None)
+    model.base_model.requires_grad_(False)
 
 
-def adapter_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """Every adapter parameter by its name in the headless backbone, like ``encoder.layer.0….query.lora_A.weight``."""
-    found = {}
-    headless = model.base_model
-    inside = tuple(f"{name}." for name, module in headless.named_modules() if isinstance(module, BaseTunerLayer))
-    for name, parameter in headless.named_parameters():
-        if name.startswith(inside) and ".base_layer." not in name:
-            found[name.replace(f".{stock.ADAPTER_NAME}.", ".")] = parameter
-    return found
+def merge(model: PreTrainedModel) -> None:
+    """Folds all adapters into the weights of ``model``, which then has none and computes the same.
 
-
-def _modules_by_method(
-    model: PreTrainedModel, configuration: Configuration, backbone: Backbone
-) -> dict[str, dict[str, Method]]:
-    """For each method, its sizes by the full names of the modules in ``model``."""
-    prefix = path_prefix(model)
-    modules: dict[str, dict[str, Method]] = {}
-    for layer, site, method in configuration.placements():
-        modules.setdefault(method.name, {})[prefix + backbone.module(layer, site).path] = method
-    return modules
-
-
-def _is_backbone(model: PreTrainedModel, name: str) -> bool:
-    return name.startswith(path_prefix(model))
+    Raises:
+        ConfigurationError: If some cannot be folded; the message names them, and nothing is changed.
+    """
+    parts = parts_of(model)
+    stuck = [f"{' and '.join(part.method_names)} at {part.path}" for part in parts if not part.mergeable]
+    if stuck:
+        named = ", ".join(stuck[:5]) + (f" and {len(stuck) - 5} more" if len(stuck) > 5 else "")
+        raise ConfigurationError(
+            f"cannot merge {named}: what they add is no change of a weight; keep them beside the model"
+        )
+    for part in reversed(parts):
+        part.merge()
+    remember(model, None)
+    model.base_model.requires_grad_(False)
 
 
 def _require_exact_count(model: PreTrainedModel, configuration: Configuration, backbone: Backbone) -> None:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from transformers import PreTrainedModel
 
+from autopeft.adapters.parts import inserted_in
 from autopeft.adapters.plan import adapter_parameters, apply, remove
 from autopeft.errors import ConfigurationError, NotFoundError
 from search_spaces.configuration import Configuration
@@ -26,14 +27,29 @@ CONFIGURATION_FILE = "configuration.json"
 HEAD_FILE = "head.safetensors"
 
 
-def save_adapter(model: PreTrainedModel, configuration: Configuration, folder: Path | str) -> None:
-    """Writes the adapters in ``model`` and the configuration that they came from into ``folder``; adapters first."""
+def save_adapter(model: PreTrainedModel, folder: Path | str) -> None:
+    """Writes the adapters in ``model`` and the configuration that they came from into ``folder``; adapters first.
+
+    Raises:
+        ConfigurationError: If nothing was applied to the model.
+    """
+    inserted = inserted_in(model)
+    if inserted is None:
+        raise ConfigurationError("the model has no adapters to save: call autopeft.apply(model, configuration) first")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: parameter.detach() for name, parameter in adapter_parameters(model).items()}
-    write_tensors(folder / ADAPTER_FILE, tensors)
-    text = json.dumps(configuration.to_json(), indent=1, allow_nan=False) + "\n"
+    write_tensors(folder / ADAPTER_FILE, adapter_tensors(model))
+    text = json.dumps(inserted.configuration.to_json(), indent=1, allow_nan=False) + "\n"
     write_whole(folder / CONFIGURATION_FILE, text.encode())
+
+
+def adapter_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """All that a saved adapter holds: what is trained, and where training started if that was taken off a weight."""
+    inserted = inserted_in(model)
+    tensors = {name: parameter.detach() for name, parameter in adapter_parameters(model).items()}
+    for part in inserted.parts if inserted else ():
+        tensors |= part.kept()
+    return tensors
 
 
 def load_adapter(model: PreTrainedModel, folder: Path | str) -> Configuration:
@@ -46,12 +62,18 @@ def load_adapter(model: PreTrainedModel, folder: Path | str) -> Configuration:
     folder = Path(folder)
     configuration = read_configuration(folder / CONFIGURATION_FILE)
     tensors = read_tensors(folder / ADAPTER_FILE)
-    apply(model, configuration, seed=0)
+    apply(model, configuration, seed=0, loading=True)
     try:
-        assign(adapter_parameters(model), tensors, folder / ADAPTER_FILE)
+        require_equal_shapes(adapter_tensors(model), tensors, folder / ADAPTER_FILE)
     except ConfigurationError:
         remove(model)
         raise
+    inserted = inserted_in(model)
+    for part in inserted.parts if inserted else ():
+        part.restore(tensors)
+    with torch.no_grad():
+        for name, parameter in adapter_parameters(model).items():
+            parameter.copy_(tensors[name])
     return configuration
 
 
@@ -90,16 +112,25 @@ def assign(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, t
     Raises:
         ConfigurationError: If a name or a shape is missing or too many.
     """
-    if set(parameters) != set(tensors):
-        different = sorted(set(parameters) ^ set(tensors))
-        raise ConfigurationError(f"{file}: {len(different)} tensors do not fit the model, the first is {different[0]}")
-    for name, parameter in parameters.items():
-        if parameter.shape != tensors[name].shape:
-            got, expected = list(tensors[name].shape), list(parameter.shape)
-            raise ConfigurationError(f"{file}: {name} has shape {got}, the model expects {expected}")
+    require_equal_shapes(parameters, tensors, file)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
+
+
+def require_equal_shapes(expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Nothing, if ``tensors`` have the names and shapes of ``expected``.
+
+    Raises:
+        ConfigurationError: If not; the message names the first that differs.
+    """
+    if set(expected) != set(tensors):
+        different = sorted(set(expected) ^ set(tensors))
+        raise ConfigurationError(f"{file}: {len(different)} tensors do not fit the model, the first is {different[0]}")
+    for name, tensor in expected.items():
+        if tensor.shape != tensors[name].shape:
+            got, wanted = list(tensors[name].shape), list(tensor.shape)
+            raise ConfigurationError(f"{file}: {name} has shape {got}, the model expects {wanted}")
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:

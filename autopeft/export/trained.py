@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from autopeft.adapters.families import family_of
 from autopeft.adapters.head import HEAD_FILE, Classifier
 from autopeft.adapters.models import ResolvedModel, load_classifier, resolve
-from autopeft.adapters.saving import ADAPTER_FILE, CONFIGURATION_FILE, load_adapter, read_tensors
+from autopeft.adapters.saving import artifact_sha256, load_adapter, read_tensors
 from autopeft.errors import AutopeftError, ExportError, NotFoundError
 from autopeft.study import Measurement, Study, Trial
 
@@ -71,20 +70,6 @@ def output_count(study: Study, folder: Path) -> int:
     if name not in tensors:
         raise ExportError(f"{folder / HEAD_FILE}: has no {name}; it holds {', '.join(sorted(tensors))}")
     return int(tensors[name].shape[0])
-
-
-def artifact_sha256(folder: Path) -> str:
-    """SHA-256 over names and contents of an artifact's files, in hexadecimal, as workers record it.
-
-    Raises:
-        NotFoundError: If a file is missing.
-    """
-    digest = hashlib.sha256()
-    for name in (ADAPTER_FILE, CONFIGURATION_FILE, HEAD_FILE):
-        if not (folder / name).is_file():
-            raise NotFoundError(f"saved adapter in {folder}: {name} is missing")
-        digest.update(f"{name}:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
 
 
 def fixed_batch(classifier: Classifier) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Proposers: what to try next. Pure functions of observations, pending configurations and a generator.
 
-No database, no clock, no torch: the surrogate is a small dense Gaussian process on numpy and scipy.
+No database, no clock. Ours runs on numpy and scipy; peers that need Optuna or BoTorch load them when asked.
 """
 
 from __future__ import annotations
@@ -11,9 +11,17 @@ from autopeft.optimizer.proposer import Proposer
 __all__ = ["PROPOSERS", "Proposer", "make_proposer"]
 
 PROPOSERS = {
-    "closed-form": "Sobol start, then a Gaussian process on quality with exact costs and closed-form hypervolume gain",
+    "closed-form": "Sobol start, then Gaussian processes, exact costs and closed-form expected hypervolume improvement",
     "random": "random configurations within the budget",
     "sobol": "a scrambled Sobol sequence within the budget",
+    "evolution": "regularised evolution: the youngest trials, a tournament, one mutation",
+    "tpe": "Optuna's tree-structured Parzen estimator",
+    "nsga2": "Optuna's NSGA-II",
+    "nsga3": "Optuna's NSGA-III",
+    "gpsampler": "Optuna's Gaussian process sampler",
+    "botorch": "BoTorch's SingleTaskGP with exact costs and qLogNEHVI",
+    "saasbo-map": "BoTorch's ensemble of MAP-SAAS processes with exact costs and qLogNEHVI",
+    "saasbo-nuts": "BoTorch's SAAS by NUTS with exact costs and qLogNEHVI (needs JAX and NumPyro)",
 }
 """Every proposer in one line."""
 
@@ -23,15 +31,18 @@ def make_proposer(name: str, initial_count: int, seed: int) -> Proposer:
 
     Args:
         name: A key of ``PROPOSERS``.
-        initial_count: Sobol points before a model takes over (``closed-form`` only).
+        initial_count: Sobol points before a model or a population takes over (not for ``random`` and ``sobol``).
         seed: Scrambles the Sobol sequence.
 
     Raises:
-        ConfigurationError: If there is none of that name.
+        ConfigurationError: If there is none of that name, or what it needs is not installed.
     """
     # scipy.stats and scipy.optimize take half a second to import: only who proposes pays it
+    from autopeft.optimizer import botorch_peers, optuna_peers
     from autopeft.optimizer.baselines import RandomProposer, SobolProposer
     from autopeft.optimizer.bayesian import ClosedFormProposer
+    from autopeft.optimizer.evolution import evolution
+    from autopeft.optimizer.peers import Advice, PeerProposer
 
     if name == "closed-form":
         return ClosedFormProposer(initial_count, seed)
@@ -39,4 +50,20 @@ def make_proposer(name: str, initial_count: int, seed: int) -> Proposer:
         return RandomProposer()
     if name == "sobol":
         return SobolProposer(seed)
-    raise ConfigurationError(f"proposer {name!r}: expected one of {', '.join(PROPOSERS)}")
+    peers: dict[str, Advice] = {
+        "evolution": evolution,
+        "tpe": optuna_peers.tpe,
+        "nsga2": optuna_peers.nsga2,
+        "nsga3": optuna_peers.nsga3,
+        "gpsampler": optuna_peers.gpsampler,
+        "botorch": botorch_peers.botorch,
+        "saasbo-map": botorch_peers.saasbo_map,
+        "saasbo-nuts": botorch_peers.saasbo_nuts,
+    }
+    if name not in peers:
+        raise ConfigurationError(f"proposer {name!r}: expected one of {', '.join(PROPOSERS)}")
+    if name in ("tpe", "nsga2", "nsga3", "gpsampler"):
+        optuna_peers.require_optuna()
+    if name == "saasbo-nuts":
+        botorch_peers.require_nuts()
+    return PeerProposer(name, peers[name], initial_count, seed)

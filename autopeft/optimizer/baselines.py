@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import qmc
 
+from autopeft.optimizer.demands import NOTHING_MORE, Demands
 from autopeft.optimizer.proposer import first_new, random_points, taken
 from autopeft.pareto import Scale
 from autopeft.study import Objective, Observation
@@ -33,10 +34,11 @@ class RandomProposer:
         pending: Sequence[Configuration],
         count: int,
         generator: np.random.Generator,
+        demands: Demands = NOTHING_MORE,
     ) -> list[Configuration]:
         """As ``Proposer.propose``."""
         points = random_points(space, scale.cost_ceiling, generator)
-        return first_new(space, points, taken(observations, pending), count)
+        return first_new(space, points, taken(observations, pending), count, demands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,11 @@ class SobolProposer:
         pending: Sequence[Configuration],
         count: int,
         generator: np.random.Generator,
+        demands: Demands = NOTHING_MORE,
     ) -> list[Configuration]:
         """As ``Proposer.propose``; asked again, it goes on where the known points end."""
         points = sobol_points(space, scale.cost_ceiling, self.seed, len(observations) + len(pending) + count)
-        return first_new(space, points, taken(observations, pending), count)
+        return first_new(space, points, taken(observations, pending), count, demands)
 
 
 def sobol_points(space: SearchSpace, budget: int, seed: int, expected: int) -> Iterator[Point]:
@@ -75,3 +78,33 @@ def sobol_points(space: SearchSpace, budget: int, seed: int, expected: int) -> I
     cube = qmc.Sobol(space.dimension_count + 1, scramble=True, rng=np.random.default_rng(seed))
     yield from space.place_points(cube.random_base2(exponent), budget)
     yield from space.points_within(budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The Sobol points that every learning proposer begins with.
+
+    Attributes:
+        count: How many.
+        seed: Scrambles the sequence.
+    """
+
+    count: int
+    seed: int
+
+    def missing(
+        self, space: SearchSpace, budget: int, known: set[str], count: int, demands: Demands, *, goes_on: bool
+    ) -> list[Configuration]:
+        """Up to ``count`` of the start that are not in ``known``; any further points of the sequence if it ``goes_on``.
+
+        Their digests are added to ``known``.
+        """
+        expected = len(known) + count if goes_on else self.count
+        points = sobol_points(space, budget, self.seed, expected)
+        if goes_on:
+            batch = first_new(space, points, known, count, demands)
+        else:
+            start = first_new(space, points, set(), self.count, demands)
+            batch = [configuration for configuration in start if configuration.digest not in known][:count]
+        known.update(configuration.digest for configuration in batch)
+        return batch

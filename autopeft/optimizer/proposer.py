@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from autopeft.errors import ConfigurationError
+from autopeft.optimizer.demands import NOTHING_MORE, Demands
 from autopeft.pareto import Scale
 from autopeft.study import Objective, Observation
 from search_spaces.configuration import Configuration
@@ -38,20 +39,23 @@ class Proposer(Protocol):
         pending: Sequence[Configuration],
         count: int,
         generator: np.random.Generator,
+        demands: Demands = NOTHING_MORE,
     ) -> list[Configuration]:
         """At most ``count`` configurations of ``space``: new ones, each within the budget.
 
         Args:
             space: What may be proposed.
             scale: Box of the hypervolume; its ``cost_ceiling`` is the budget.
-            objectives: Quality (maximised), then cost (minimised).
+            objectives: Quality (maximised), trained parameters (minimised), and any further ones.
             observations: Finished points, in the order of their numbers; those outside the space are ignored.
             pending: What is not to be proposed again although nothing is known of it: queued, running, failed.
             count: Configurations wanted; fewer come back only when the space has no more.
             generator: The only source of randomness.
+            demands: Further objectives, limits and hints; repeats are proposed only if it allows them.
 
         Raises:
             BudgetError: If no configuration of the space fits the budget.
+            ConfigurationError: If the objectives are not what the proposer can trade off.
         """
         ...
 
@@ -70,14 +74,19 @@ def taken(observations: Sequence[Observation], pending: Sequence[Configuration])
     return {configuration.digest for configuration in [*finished, *pending]}
 
 
-def first_new(space: SearchSpace, points: Iterable[Point], known: set[str], count: int) -> list[Configuration]:
-    """The first ``count`` configurations at ``points`` whose digest is not in ``known``, each once."""
+def first_new(
+    space: SearchSpace, points: Iterable[Point], known: set[str], count: int, demands: Demands = NOTHING_MORE
+) -> list[Configuration]:
+    """The first ``count`` configurations at ``points`` that keep the exact limits and are not in ``known``, each once.
+
+    ``known`` holds digests.
+    """
     fresh: dict[str, Configuration] = {}
     for point in points:
         if len(fresh) >= count:
             break
         configuration = space.decode(point)
-        if configuration.digest not in known:
+        if configuration.digest not in known and demands.keeps_exact_limits(configuration):
             fresh.setdefault(configuration.digest, configuration)
     return list(fresh.values())
 

@@ -2,12 +2,14 @@
 
 Lengthscales have the log-normal prior that grows with the square root of the dimension (arXiv 2402.02229); noise a
 log-normal one. Values are standardised, so the signal variance is 1. Gradients are analytic, and a few BLAS calls
-make each: n up to a thousand is cheap, beyond that nothing here helps. One output only.
+make each; hyperparameters are fitted on at most ``FIT_ROWS`` rows. Repeats of a point are one row, whose noise is
+smaller and whose scatter tells the noise. One output only; beyond a few thousand rows nothing here helps.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +23,69 @@ LENGTHSCALE_LOCATION, LENGTHSCALE_SPREAD = math.sqrt(2), math.sqrt(3)
 NOISE_LOCATION, NOISE_SPREAD = -4.0, 1.0
 LENGTHSCALE_BOUNDS = (math.log(0.025), math.log(1e3))
 NOISE_BOUNDS = (math.log(1e-4), math.log(2.0))
+FIT_ROWS = 300
+"""Rows that hyperparameters are fitted on: their gradient costs n³, and 300 tell them as well as 1000."""
+
+PRIOR_DEGREES = 4
+"""Repeats that a point's own noise is worth against the common one."""
+
 _ROOT5 = math.sqrt(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Noisy values, one row a distinct point.
+
+    Attributes:
+        features: Shape [n, d], n ≥ 1, about [0, 1].
+        values: Mean of each point's values, shape [n].
+        factors: Variance of that mean over the common noise variance, shape [n].
+        squares: Squared deviations of repeats from their means, summed, each over its point's noise factor.
+        degrees: How many of them are free.
+    """
+
+    features: Array
+    values: Array
+    factors: Array
+    squares: float = 0.0
+    degrees: int = 0
+
+    @classmethod
+    def single(cls, features: Array, values: Array) -> Samples:
+        """One value a row."""
+        return cls(features, values, np.ones(len(values)))
+
+    @classmethod
+    def grouped(cls, features: Array, repeats: Sequence[Sequence[float]]) -> Samples:
+        """One row a point, with all the values seen there.
+
+        Where repeats scatter more or less than the common noise, the point's noise follows, shrunk towards the
+        common one by ``PRIOR_DEGREES``.
+        """
+        counts = np.array([len(values) for values in repeats])
+        means = np.array([np.mean(values) for values in repeats])
+        squares = np.array([np.sum((np.array(v) - m) ** 2) for v, m in zip(repeats, means, strict=True)])
+        degrees = int((counts - 1).sum())
+        pooled = squares.sum() / degrees if degrees else 0.0
+        own = np.ones(len(counts))
+        if pooled > 0:
+            own = (PRIOR_DEGREES + squares / pooled) / (PRIOR_DEGREES + counts - 1)
+        return cls(features, means, own / counts, float((squares / own).sum()), degrees)
+
+    def standardised(self) -> tuple[Samples, float, float]:
+        """These with mean 0 and spread 1, and the location and spread that were taken out."""
+        location, spread = float(self.values.mean()), float(self.values.std())
+        # a spread of rounding errors is no signal
+        spread = spread if spread > 1e-9 * max(1.0, abs(location)) else 1.0
+        values = (self.values - location) / spread
+        return Samples(self.features, values, self.factors, self.squares / spread**2, self.degrees), location, spread
+
+    def thinned(self, count: int) -> Samples:
+        """Some ``count`` of the rows, evenly spread over their order."""
+        if len(self.values) <= count:
+            return self
+        rows = np.unique(np.linspace(0, len(self.values) - 1, count).astype(int))
+        return Samples(self.features[rows], self.values[rows], self.factors[rows], self.squares, self.degrees)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +112,35 @@ class GaussianProcess:
     """The posterior of a latent function given noisy values.
 
     Args:
-        features: Shape [n, d], n ≥ 1.
-        values: Shape [n].
+        samples: What was seen, as measured.
         hyperparameters: Fitted elsewhere (``fit``); for values standardised by ``location`` and ``spread``.
         location: Subtracted from the values.
         spread: The values are divided by it.
     """
 
-    def __init__(
-        self, features: Array, values: Array, hyperparameters: Hyperparameters, location: float, spread: float
-    ) -> None:
-        self.features = features
-        self.values = values
+    def __init__(self, samples: Samples, hyperparameters: Hyperparameters, location: float, spread: float) -> None:
+        self.samples = samples
         self.hyperparameters = hyperparameters
         self._location, self._spread = location, spread
-        scaled = features / hyperparameters.lengthscales
+        scaled = samples.features / hyperparameters.lengthscales
         covariance = matern(squared_distances(scaled, scaled))
-        covariance[np.diag_indices_from(covariance)] += hyperparameters.noise
+        covariance[np.diag_indices_from(covariance)] += hyperparameters.noise * samples.factors
         self._scaled = scaled
         self._lower = cho_factor(covariance, lower=True)[0]
-        residuals = (values - location) / spread - hyperparameters.mean
+        residuals = (samples.values - location) / spread - hyperparameters.mean
         self._weights = cho_solve((self._lower, True), residuals)
 
     @classmethod
-    def fit(cls, features: Array, values: Array) -> GaussianProcess:
-        """The process whose hyperparameters are the most probable ones, from a fixed start.
+    def fit(cls, samples: Samples) -> GaussianProcess:
+        """The process whose hyperparameters are the most probable ones, from a fixed start; constant values too."""
+        standardised, location, spread = samples.standardised()
+        theta = maximum_a_posteriori(standardised.thinned(FIT_ROWS))
+        return cls(samples, Hyperparameters.from_vector(theta), location, spread)
 
-        Args:
-            features: Shape [n, d], n ≥ 1, about [0, 1].
-            values: Shape [n]; constant values are allowed.
-        """
-        location, spread = float(values.mean()), float(values.std())
-        # a spread of rounding errors is no signal
-        spread = spread if spread > 1e-9 * max(1.0, abs(location)) else 1.0
-        theta = maximum_a_posteriori(features, (values - location) / spread)
-        return cls(features, values, Hyperparameters.from_vector(theta), location, spread)
+    @property
+    def noise_deviation(self) -> float:
+        """Standard deviation of one value, as measured."""
+        return self._spread * math.sqrt(self.hyperparameters.noise)
 
     def posterior(self, features: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the latent function, each of shape [q], at ``features``, shape [q, d]."""
@@ -92,18 +150,34 @@ class GaussianProcess:
         variance = np.maximum(1.0 - np.einsum("ij,ij->j", explained, explained), 1e-12)
         return self._location + self._spread * mean, self._spread * np.sqrt(variance)
 
+    def covariance(self, features: Array) -> Array:
+        """Covariance of the latent function at ``features``, shape [q, q]."""
+        scaled = features / self.hyperparameters.lengthscales
+        cross = matern(squared_distances(self._scaled, scaled))
+        explained = solve_triangular(self._lower, cross, lower=True, check_finite=False)
+        covariance: Array = self._spread**2 * (matern(squared_distances(scaled, scaled)) - explained.T @ explained)
+        return covariance
+
+    def draw(self, features: Array, count: int, generator: np.random.Generator) -> Array:
+        """Joint draws of the latent function, shape [count, q], at ``features``, shape [q, d]."""
+        mean, _ = self.posterior(features)
+        # eigenvalues, because repeats and neighbours leave the covariance singular up to rounding
+        values, vectors = np.linalg.eigh(self.covariance(features))
+        normal = generator.standard_normal((count, len(mean)))
+        draws: Array = mean + (normal * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+        return draws
+
     def believing(self, features: Array) -> GaussianProcess:
         """The same process after its own mean has been seen at ``features``, shape [q, d] (kriging believer)."""
         if not len(features):
             return self
         mean, _ = self.posterior(features)
-        return GaussianProcess(
-            np.vstack([self.features, features]),
-            np.concatenate([self.values, mean]),
-            self.hyperparameters,
-            self._location,
-            self._spread,
+        believed = Samples(
+            np.vstack([self.samples.features, features]),
+            np.concatenate([self.samples.values, mean]),
+            np.concatenate([self.samples.factors, np.ones(len(mean))]),
         )
+        return GaussianProcess(believed, self.hyperparameters, self._location, self._spread)
 
 
 def squared_distances(left: Array, right: Array) -> Array:
@@ -119,9 +193,9 @@ def matern(squares: Array) -> Array:
     return correlation
 
 
-def maximum_a_posteriori(features: Array, values: Array) -> Array:
+def maximum_a_posteriori(samples: Samples) -> Array:
     """The [log lengthscales…, log noise, mean], shape [d + 2], that minimise ``negative_log_posterior``."""
-    dimension = features.shape[1]
+    dimension = samples.features.shape[1]
     start = np.full(dimension + 2, LENGTHSCALE_LOCATION + 0.5 * math.log(dimension))
     # the prior's mode of the noise, and no lengthscale so long that its gradient is flat
     start[-2:] = NOISE_LOCATION - NOISE_SPREAD**2, 0.0
@@ -130,7 +204,7 @@ def maximum_a_posteriori(features: Array, values: Array) -> Array:
     result = minimize(
         negative_log_posterior,
         start,
-        args=(features, values),
+        args=(samples,),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
@@ -139,31 +213,33 @@ def maximum_a_posteriori(features: Array, values: Array) -> Array:
     return np.asarray(result.x)
 
 
-def negative_log_posterior(theta: Array, features: Array, values: Array) -> tuple[float, Array]:
+def negative_log_posterior(theta: Array, samples: Samples) -> tuple[float, Array]:
     """Minus the log posterior of the hyperparameters, up to a constant, and its gradient.
 
     Args:
         theta: [log lengthscales…, log noise, mean], shape [d + 2].
-        features: Shape [n, d].
-        values: Shape [n], standardised.
+        samples: Standardised.
     """
+    values = samples.values
     parameters = Hyperparameters.from_vector(theta)
-    scaled = features / parameters.lengthscales
+    scaled = samples.features / parameters.lengthscales
     distances = _ROOT5 * np.sqrt(squared_distances(scaled, scaled))
     decay = np.exp(-distances)
     covariance = (1 + distances + distances**2 / 3) * decay
-    covariance[np.diag_indices_from(covariance)] += parameters.noise
+    covariance[np.diag_indices_from(covariance)] += parameters.noise * samples.factors
     factor = cho_factor(covariance, lower=True, check_finite=False)
     inverse = cho_solve(factor, np.eye(len(values)), check_finite=False)
     residuals = values - parameters.mean
     weights = inverse @ residuals
     loss = 0.5 * residuals @ weights + np.log(np.diag(factor[0])).sum()
+    loss += 0.5 * (samples.squares / parameters.noise + samples.degrees * theta[-2])
     outer = inverse - np.outer(weights, weights)
     # sum over pairs of H_ij (x_i - x_j)^2 = 2 (sum_i x_i^2 sum_j H_ij - x' H x), for every dimension at once
     pairs = outer * (5 / 3 * (1 + distances) * decay)
     gradient = np.empty_like(theta)
     gradient[:-2] = pairs.sum(axis=1) @ scaled**2 - np.einsum("id,id->d", scaled, pairs @ scaled)
-    gradient[-2] = 0.5 * parameters.noise * np.trace(outer)
+    gradient[-2] = 0.5 * parameters.noise * (np.diag(outer) @ samples.factors)
+    gradient[-2] += 0.5 * (samples.degrees - samples.squares / parameters.noise)
     gradient[-1] = -weights.sum()
     prior, prior_gradient = _negative_log_prior(theta)
     return float(loss + prior), gradient + prior_gradient

@@ -22,6 +22,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from autopeft.errors import NotFoundError, StoreError
+from autopeft.store.disks import require_local
 
 EXPECTED = "expected sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
 BUSY_SECONDS = 30.0
@@ -60,10 +61,13 @@ class Database:
 
     Raises:
         StoreError: If the address is of no known kind, or its driver is not installed.
+        ConfigurationError: If it is SQLite on a network file system, and to be written.
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         self.url = parse_url(url)
+        if self.path and not read_only:
+            require_local(self.path)
         self._engine = _engine(self.url, read_only)
         self._writer = self._engine.execution_options(autopeft_writes=True)
 
@@ -163,7 +167,8 @@ def _engine(url: URL, read_only: bool) -> Engine:
         options = f"{url.query.get('options', '')} -c default_transaction_read_only=on"
         url = url.update_query_dict({"options": options.strip()})
     try:
-        return create_engine(url, json_serializer=text, pool_pre_ping=True)
+        # One connection a worker: hundreds of workers share a server whose connections are few.
+        return create_engine(url, json_serializer=text, pool_pre_ping=True, pool_size=1, max_overflow=4)
     except ImportError as error:
         raise StoreError("PostgreSQL needs the package psycopg: pip install 'psycopg[binary]'") from error
 

@@ -6,21 +6,23 @@ caller's writing transaction; none of them commits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, select, update
 
-from autopeft.errors import LeaseLostError
-from autopeft.store import blame, log
+from autopeft.errors import LeaseLostError, StoreError
+from autopeft.store import blame, log, statements
+from autopeft.store.blame import Failure
 from autopeft.store.database import Now
 from autopeft.store.log import EventKind
-from autopeft.store.tables import Outcome, attempt, is_queued, is_running, trial, worker
-from autopeft.study import TrialState
+from autopeft.store.tables import Outcome, attempt, is_running, trial
+from autopeft.study import Measurement, TrialState
 
 
 def fence(trial_id: int, number: int) -> ColumnElement[bool]:
     """True for the trial while attempt ``number`` of it holds the lease."""
-    return and_(trial.c.id == trial_id, trial.c.attempt == number, is_running)
+    return statements.held_by(trial_id, number)
 
 
 def claim(connection: Connection, name: str, study_id: int | None, lease_seconds: float) -> Row[Any] | None:
@@ -32,37 +34,22 @@ def claim(connection: Connection, name: str, study_id: int | None, lease_seconds
         study_id: Only trials of this study; None for any.
         lease_seconds: How long the lease lasts without a beat.
     """
-    first = (
-        select(trial.c.id)
-        .where(is_queued, trial.c.not_before <= Now())
-        .order_by(trial.c.priority.desc(), trial.c.study_id, trial.c.number)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    if study_id is not None:
-        first = first.where(trial.c.study_id == study_id)
-    taken = connection.execute(
-        update(trial)
-        .where(trial.c.id == first.scalar_subquery(), is_queued)
-        .values(
-            state=TrialState.RUNNING,
-            attempt=trial.c.attempt + 1,
-            owner=name,
-            expires_at=Now() + lease_seconds,
-            cancel_requested=False,
-        )
-        .returning(trial)
-    ).one_or_none()
+    who = {"worker": name, "lease": float(lease_seconds)}
+    if study_id is None:
+        found = statements.CLAIM_ANY.run(connection, **who)
+    else:
+        found = statements.CLAIM_OF_STUDY.run(connection, of_study=study_id, **who)
+    taken: Row[Any] | None = found.one_or_none()
     if taken is not None:
         _begin_attempt(connection, taken, name)
     return taken
 
 
 def _begin_attempt(connection: Connection, taken: Row[Any], name: str) -> None:
-    query = update(worker).where(worker.c.name == name).values(seen_at=Now()).returning(worker.c.environment)
-    environment = connection.scalar(query) or {}
-    row = {"trial_id": taken.id, "number": taken.attempt, "worker": name, "environment": environment}
-    connection.execute(insert(attempt).values(started_at=Now(), **row))
+    known = statements.WORKER_SEEN.run(connection, seen=name).scalar()
+    environment = statements.text_of(statements.values_of(known) or {})
+    begun = {"trial_id": taken.id, "number": taken.attempt, "worker": name, "environment": environment}
+    statements.BEGIN_ATTEMPT.run(connection, **begun)
     log.append(connection, EventKind.LEASED, taken.study_id, taken.id, taken.attempt, worker=name)
 
 
@@ -72,16 +59,56 @@ def beat(connection: Connection, trial_id: int, number: int, lease_seconds: floa
     Raises:
         LeaseLostError: If attempt ``number`` no longer holds it.
     """
-    renewed = connection.execute(
-        update(trial)
-        .where(fence(trial_id, number))
-        .values(expires_at=Now() + lease_seconds)
-        .returning(trial.c.cancel_requested, trial.c.owner)
-    ).one_or_none()
+    key = {"held": trial_id, "fence": number}
+    renewed = statements.BEAT.run(connection, **key, lease=float(lease_seconds)).one_or_none()
     if renewed is None:
         raise lost(connection, trial_id, number)
-    connection.execute(update(worker).where(worker.c.name == renewed.owner).values(seen_at=Now()))
+    statements.WORKER_SEEN.run(connection, seen=renewed.owner)
     return bool(renewed.cancel_requested)
+
+
+def complete(
+    connection: Connection, trial_id: int, number: int, measured: Measurement, environment: Mapping[str, str] | None
+) -> None:
+    """Records what attempt ``number`` measured; nothing if that is in the record already.
+
+    Args:
+        connection: Of a writing transaction.
+        trial_id: The trial.
+        number: The attempt that holds it.
+        measured: What came of it.
+        environment: What the attempt rests on beside what its worker said when it registered.
+
+    Raises:
+        LeaseLostError: If the attempt no longer holds the trial.
+        StoreError: If the measurement is of another rung than was ordered.
+    """
+    key = {"held": trial_id, "fence": number}
+    done = statements.COMPLETE.run(connection, **key, finished=measured.rung).one_or_none()
+    if done is None:
+        held = hold(connection, trial_id, number, Outcome.COMPLETE)
+        if held is not None:
+            raise StoreError(f"trial {held.number} was ordered at rung {held.rung}, got rung {measured.rung}")
+        return
+    ended = statements.END_COMPLETE.run(connection, **key).one()
+    if environment:
+        found = statements.text_of({**statements.values_of(ended.environment), **environment})
+        statements.ENVIRONMENT.run(connection, **key, found=found)
+    _record(connection, trial_id, number, measured)
+    state = {"state": TrialState.COMPLETE.value}
+    log.append(connection, EventKind.REPORTED, done.study_id, trial_id, number, worker=ended.worker, **state)
+
+
+def _record(connection: Connection, trial_id: int, number: int, measured: Measurement) -> None:
+    key = {"trial_id": trial_id, "rung": measured.rung, "attempt": number}
+    found = {
+        "values": statements.text_of(dict(measured.values)),
+        "curve": statements.text_of([list(point) for point in measured.curve]),
+        "correct": "".join(map(str, measured.correct)),
+    }
+    statements.MEASUREMENT.run(connection, **key, **found)
+    if measured.artifact is not None:
+        statements.CHECKPOINT.run(connection, **key, path=measured.artifact, sha256=measured.sha256)
 
 
 def hold(connection: Connection, trial_id: int, number: int, outcome: Outcome) -> Row[Any] | None:
@@ -120,6 +147,7 @@ def finish(
     *,
     reason: str | None = None,
     traceback: str | None = None,
+    failure: Failure | None = None,
     **changes: Any,
 ) -> None:
     """Ends the attempt that holds ``held`` with ``outcome`` and moves the trial to ``state``, with ``changes``."""
@@ -130,9 +158,10 @@ def finish(
     connection.execute(
         update(attempt)
         .where(attempt.c.trial_id == held.id, attempt.c.number == held.attempt)
-        .values(finished_at=Now(), outcome=outcome, reason=reason, traceback=traceback)
+        .values(finished_at=Now(), outcome=outcome, reason=reason, traceback=traceback, failure=failure)
     )
-    detail = {"state": state.value, **({"reason": reason} if reason else {})}
+    more = {"reason": reason, "failure": failure and failure.value}
+    detail = {"state": state.value, **{name: value for name, value in more.items() if value}}
     log.append(connection, _KINDS[outcome], held.study_id, held.id, held.attempt, worker=held.owner, **detail)
 
 
@@ -154,23 +183,38 @@ def reap(connection: Connection, study_id: int | None) -> int:
         query = query.where(trial.c.study_id == study_id)
     expired = connection.execute(query.with_for_update(skip_locked=True)).all()
     for held in expired:
-        _reap_one(connection, held)
+        lose(connection, held, f"worker {held.owner} was lost: its lease ran out")
     return len(expired)
 
 
-def _reap_one(connection: Connection, held: Row[Any]) -> None:
-    reason = f"worker {held.owner} was lost: its lease ran out"
+def lose(
+    connection: Connection, held: Row[Any], reason: str, traceback: str = "", *, explained: bool = False
+) -> TrialState:
+    """Ends the attempt that holds ``held`` as LOST; the trial's new state comes back.
+
+    Args:
+        connection: Of a writing transaction.
+        held: The trial, locked.
+        reason: Why, in one line.
+        traceback: Last words of the process that trained it.
+        explained: Whether the reason says more than that nobody was heard of; then it is the trial's error too.
+    """
+    text: dict[str, Any] = {"reason": reason, "traceback": traceback or None, "failure": Failure.LOST}
     if held.cancel_requested:
-        finish(connection, held, Outcome.LOST, TrialState.CANCELLED, reason=reason)
-        return
+        finish(connection, held, Outcome.LOST, TrialState.CANCELLED, **text)
+        return TrialState.CANCELLED
     workers = _workers_that_lost(connection, held)
-    state = blame.after_loss(held.lost + 1, len(workers))
+    state = blame.after_loss(held.lost + 1, len(workers), *_losses_of_others(connection, held, workers))
     changes: dict[str, Any] = {"lost": held.lost + 1}
+    if explained:
+        changes["error"] = f"{reason}\n{traceback}".rstrip()
     if state is TrialState.QUEUED:
         changes["not_before"] = Now() + blame.wait_seconds(held.lost)
     else:
-        changes["error"] = f"lost {held.lost + 1} times, with the workers {', '.join(sorted(workers))}"
-    finish(connection, held, Outcome.LOST, state, reason=reason, **changes)
+        said = changes.get("error", reason)
+        changes["error"] = f"lost {held.lost + 1} times, with the workers {', '.join(sorted(workers))}; last: {said}"
+    finish(connection, held, Outcome.LOST, state, **text, **changes)
+    return state
 
 
 def _workers_that_lost(connection: Connection, held: Row[Any]) -> set[str]:
@@ -183,3 +227,18 @@ def _workers_that_lost(connection: Connection, held: Row[Any]) -> set[str]:
         mine, attempt.c.outcome == Outcome.LOST, attempt.c.number > finished.scalar_subquery()
     )
     return {*connection.scalars(query), held.owner}
+
+
+def _losses_of_others(connection: Connection, held: Row[Any], workers: set[str]) -> tuple[int, int]:
+    """Attempts at the study's other trials that have ended, and how many of them were lost.
+
+    Where one worker alone lost the trial only that worker's count: a machine that loses all it takes proves nothing.
+    """
+    if held.lost + 1 < blame.LOST_LIMIT:
+        return 0, 0
+    others = select(attempt.c.outcome, func.count()).join(trial, trial.c.id == attempt.c.trial_id)
+    others = others.where(trial.c.study_id == held.study_id, trial.c.id != held.id, attempt.c.outcome.is_not(None))
+    if len(workers) == 1:
+        others = others.where(attempt.c.worker.in_(workers))
+    counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(others.group_by(attempt.c.outcome))}
+    return sum(counts.values()), counts.get(Outcome.LOST, 0)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
+from autopeft.store import statements
 from autopeft.store.database import Now
 from autopeft.store.tables import event
 
@@ -32,6 +33,7 @@ class EventKind(StrEnum):
     HANDED_BACK = "handed back"
     CANCEL_REQUESTED = "cancel requested"
     CANCELLED = "cancelled"
+    REQUEUED = "requeued"
     FRONT = "front"
 
 
@@ -44,8 +46,8 @@ def append(
     **detail: Any,
 ) -> None:
     """Adds one event."""
-    row = {"study_id": study_id, "trial_id": trial_id, "attempt": attempt, "kind": kind.value, "detail": detail}
-    connection.execute(insert(event).values(at=Now(), **row))
+    row = {"study_id": study_id, "trial_id": trial_id, "attempt": attempt, "kind": kind.value}
+    statements.EVENT.run(connection, **row, detail=statements.text_of(detail))
 
 
 def append_many(connection: Connection, kind: EventKind, study_id: int, trials: Iterable[Mapping[str, Any]]) -> None:

@@ -1,17 +1,22 @@
 """Which revision a database has, which this version needs, and the way from one to the other.
 
 The scripts are ``alembic/`` of a checkout, or ``autopeft/_migrations`` of a wheel. A revision is the number that its
-file begins with, so that checking one does not import alembic. Backups are not made here.
+file begins with, so that checking one does not import alembic. SQLite is backed up before it is changed; a server's
+backups are its keeper's.
 """
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
-from autopeft.errors import SchemaError
+from autopeft.errors import SchemaError, StoreError
 from autopeft.store.database import Database
 
 if TYPE_CHECKING:
@@ -63,16 +68,90 @@ def current_revision(url: str) -> str | None:
 def upgrade(url: str) -> str:
     """Brings the database at ``url`` to the head revision, in one transaction, and returns that revision.
 
+    An older SQLite database is copied first, to the file that ``backup`` names.
+
     Raises:
         SchemaError: If it is newer than this version, or holds tables of something else.
         StoreError: If it cannot be written.
     """
     database = Database(url)
     try:
+        if database.path and database.path.exists():
+            with database.reading() as connection:
+                current = _revision(connection, str(database))
+            if current is not None and current in revisions()[:-1]:
+                backup(url)
         _upgrade(database)
     finally:
         database.close()
     return head_revision()
+
+
+def backup(url: str, to: Path | None = None) -> Path:
+    """Copies an SQLite database as it is at one moment, also while it is in use, and returns the copy's path.
+
+    Args:
+        url: Database.
+        to: The copy; ``<file>.revision-<its revision>-<UTC time>`` beside the database, if not given.
+
+    Raises:
+        NotFoundError: If the SQLite file does not exist.
+        StoreError: If it is no SQLite, cannot be read, or the copy exists or cannot be written.
+    """
+    database = Database(url, read_only=True)
+    database.require_file()
+    try:
+        if database.path is None:
+            raise StoreError(f"database {database} is a server's: back it up with pg_dump")
+        with database.reading() as connection:
+            revision = _revision(connection, str(database))
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        copy = to or database.path.with_name(f"{database.path.name}.revision-{revision or 'none'}-{stamp}")
+        if copy.exists():
+            raise StoreError(f"backup {copy} exists already: name another file")
+        _copy(database.path, copy)
+        return copy
+    finally:
+        database.close()
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """Through SQLite, so that what stands in its log comes along; the copy is whole or not there."""
+    partial = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
+    try:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as target:
+            source.backup(target)
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(copy)
+    except (OSError, sqlite3.Error) as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(f"backup {copy}: cannot be written: {error}") from error
+
+
+def problems(url: str, artifacts: Path | None = None) -> list[str]:
+    """One line for each thing wrong with the database: damage, drift of its schema, broken invariants; empty if sound.
+
+    Args:
+        url: Database.
+        artifacts: Root folder of artifacts; None leaves out whether the files are there.
+
+    Raises:
+        NotFoundError: If the SQLite file does not exist.
+        SchemaError: If it is of another revision.
+        StoreError: If it cannot be read.
+    """
+    from autopeft.store import drift, invariants
+
+    database = Database(url, read_only=True)
+    database.require_file()
+    try:
+        require_current(database)
+        with database.reading() as connection:
+            found = drift.damage(connection) + drift.differences(connection)
+            return found + invariants.violations(connection, artifacts)
+    finally:
+        database.close()
 
 
 def ensure_current(url: str, create: bool) -> None:

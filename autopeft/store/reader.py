@@ -6,14 +6,14 @@ It never migrates.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from autopeft.errors import NotFoundError
-from autopeft.store import migrate, rows, tables
+from autopeft.store import migrate, rows, statements, tables
 from autopeft.store.database import Database, Now
 from autopeft.study import FrontRecord, Measurement, Study, Trial, TrialState
 
@@ -158,6 +158,34 @@ class Reader:
             query = select(attempt).where(attempt.c.trial_id == found.id).order_by(attempt.c.number)
             return [rows.attempt_of(row) for row in connection.execute(query)]
 
+    def environments(self, study: str) -> dict[int, Mapping[str, str]]:
+        """By number of each COMPLETE trial, what its measurement rests on: versions, device, hashes."""
+        attempt, trial = tables.attempt, tables.trial
+        with self._database.reading() as connection:
+            query: Select[Any] = (
+                select(trial.c.number, attempt.c.environment)
+                .select_from(attempt.join(trial, trial.c.id == attempt.c.trial_id))
+                .where(
+                    trial.c.study_id == study_row(connection, study).id, attempt.c.outcome == tables.Outcome.COMPLETE
+                )
+                .order_by(trial.c.number)
+            )
+            return {row.number: row.environment for row in connection.execute(query)}
+
+    def failures(self, study: str) -> dict[str, int]:
+        """How many attempts ended with each kind of failure (``autopeft.store.blame.Failure``), most first."""
+        attempt, trial = tables.attempt, tables.trial
+        with self._database.reading() as connection:
+            total = func.count().label("total")
+            query: Select[Any] = (
+                select(attempt.c.failure, total)
+                .select_from(attempt.join(trial, trial.c.id == attempt.c.trial_id))
+                .where(trial.c.study_id == study_row(connection, study).id, attempt.c.failure.is_not(None))
+                .group_by(attempt.c.failure)
+                .order_by(total.desc(), attempt.c.failure)
+            )
+            return {row.failure: row.total for row in connection.execute(query)}
+
     def events(self, study: str, after: int = 0) -> list[rows.Event]:
         """Events of a study with an id above ``after``, oldest first."""
         event, trial = tables.event, tables.trial
@@ -179,10 +207,10 @@ class _Studies:
 
     def read(self, connection: Connection, study_id: int) -> Study:
         """The study, as it stands now."""
-        found = tables.study.c.id == study_id
-        target = connection.execute(select(*tables.study.c["sha256", "trials", "hours"]).where(found)).one()
+        target = statements.TARGET.run(connection, asked=study_id).one()
         known = self._known.get(study_id)
         if known is None or known[0] != tuple(target):
+            found = tables.study.c.id == study_id
             known = tuple(target), rows.study_of(connection.execute(select(tables.study).where(found)).one())
             self._known[study_id] = known
         return known[1]

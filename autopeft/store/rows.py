@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row
 
+from autopeft.store.blame import Failure
 from autopeft.store.tables import Outcome
 from autopeft.study import FrontRecord, Measurement, Order, Origin, Study, Trial, TrialState
 from search_spaces.configuration import Configuration
@@ -48,7 +50,8 @@ class Attempt:
         outcome: How it ended, or None while it runs.
         reason: Why, in one line, or None.
         traceback: Of an exception, or None.
-        environment: Of the worker at that time.
+        environment: What it rests on: versions, device and, once complete, hashes of backbone and data.
+        failure: Why it brought no measurement, or None.
     """
 
     number: int
@@ -59,6 +62,7 @@ class Attempt:
     reason: str | None
     traceback: str | None
     environment: Mapping[str, str]
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +92,10 @@ class Configurations:
     def __init__(self) -> None:
         self._known: dict[str, Configuration] = {}
 
-    def read(self, digest: str, data: Mapping[str, Any]) -> Configuration:
-        """The configuration in ``data``."""
+    def read(self, digest: str, data: Mapping[str, Any] | str) -> Configuration:
+        """The configuration in ``data``, values or their JSON text."""
         if digest not in self._known:
-            self._known[digest] = Configuration.from_json(data)
+            self._known[digest] = Configuration.from_json(json.loads(data) if isinstance(data, str) else data)
         return self._known[digest]
 
 
@@ -154,6 +158,7 @@ def attempt_of(row: Row[Any]) -> Attempt:
         reason=row.reason,
         traceback=row.traceback,
         environment=row.environment,
+        failure=Failure(row.failure) if row.failure else None,
     )
 
 

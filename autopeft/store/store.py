@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from autopeft.errors import ConfigurationError, StoreError
-from autopeft.store import blame, driving, lease, log, migrate, rows, tables
+from autopeft.store import again, blame, driving, hosts, lease, log, migrate, rows, statements, tables
+from autopeft.store.blame import Failure
 from autopeft.store.database import Database, Now
 from autopeft.store.log import EventKind
 from autopeft.store.reader import Reader, study_row, trial_row
@@ -112,56 +113,64 @@ class Store(Reader):
             return driving.enqueue(connection, driving.renew(connection, study, epoch, lease_seconds), proposals)
 
     def register_worker(self, worker: str, host: str, device: str, pid: int, environment: Mapping[str, str]) -> None:
-        """Enters the worker, or enters it anew."""
+        """Enters the worker, or enters it anew; ``ConfigurationError`` if SQLite is in use on another host."""
         row = {"name": worker, "host": host, "device": device, "pid": pid, "environment": dict(environment)}
         with self._database.writing() as connection:
+            hosts.require_one_host(connection, host)
             connection.execute(delete(tables.worker).where(tables.worker.c.name == worker))
             connection.execute(insert(tables.worker).values(started_at=Now(), seen_at=Now(), **row))
 
     def worker_seen(self, worker: str) -> None:
         """Notes that the worker is alive; leasing and beating do so as well."""
         with self._database.writing() as connection:
-            connection.execute(update(tables.worker).where(tables.worker.c.name == worker).values(seen_at=Now()))
+            statements.WORKER_SEEN.run(connection, seen=worker)
 
     def lease(self, worker: str, study: str | None, lease_seconds: float = 60) -> Order | None:
         """The next order, of any study if none is named; None if nothing is due."""
         with self._database.writing() as connection:
-            study_id = None if study is None else study_row(connection, study).id
+            study_id = None if study is None else self._id_of(connection, study)
             taken = lease.claim(connection, worker, study_id, lease_seconds)
             if taken is None:
                 return None
             return rows.order_of(taken, self._studies.read(connection, taken.study_id), self._configurations)
+
+    def _id_of(self, connection: Connection, study: str) -> int:
+        found = statements.STUDY_ID.run(connection, named=study).scalar()
+        return int(found) if found is not None else study_row(connection, study).id
 
     def beat(self, trial_id: int, attempt: int, lease_seconds: float = 60) -> bool:
         """Renews the lease; whether a cancel was asked for. ``LeaseLostError`` if the attempt no longer holds it."""
         with self._database.writing() as connection:
             return lease.beat(connection, trial_id, attempt, lease_seconds)
 
-    def report(self, trial_id: int, attempt: int, measurement: Measurement) -> None:
+    def report(
+        self, trial_id: int, attempt: int, measurement: Measurement, environment: Mapping[str, str] | None = None
+    ) -> None:
         """Records the measurement, and the trial is COMPLETE; ``LeaseLostError`` if the attempt no longer holds it.
+
+        Args:
+            trial_id: As in the order.
+            attempt: As in the order.
+            measurement: What came of it.
+            environment: What it rests on beside what the worker registered with: hashes of backbone and data.
 
         Raises:
             StoreError: If the measurement is of another rung than was ordered.
         """
         with self._database.writing() as connection:
-            held = lease.hold(connection, trial_id, attempt, Outcome.COMPLETE)
-            if held is None:
-                return
-            if measurement.rung != held.rung:
-                raise StoreError(f"trial {held.number} was ordered at rung {held.rung}, got rung {measurement.rung}")
-            changes = {"rung": held.rung + 1, "lost": 0, "error": None}
-            lease.finish(connection, held, Outcome.COMPLETE, TrialState.COMPLETE, **changes)
-            _record(connection, held, measurement)
+            lease.complete(connection, trial_id, attempt, measurement, environment)
 
     def report_diverged(self, trial_id: int, attempt: int, reason: str) -> None:
         """The trial is DIVERGED, a result; ``LeaseLostError`` if the attempt no longer holds it."""
         with self._database.writing() as connection:
             held = lease.hold(connection, trial_id, attempt, Outcome.DIVERGED)
             if held is not None:
-                state = TrialState.DIVERGED
-                lease.finish(connection, held, Outcome.DIVERGED, state, reason=reason, error=reason)
+                text: dict[str, Any] = {"reason": reason, "failure": Failure.DIVERGED, "error": reason}
+                lease.finish(connection, held, Outcome.DIVERGED, TrialState.DIVERGED, **text)
 
-    def report_failure(self, trial_id: int, attempt: int, reason: str, traceback: str) -> TrialState:
+    def report_failure(
+        self, trial_id: int, attempt: int, reason: str, traceback: str, failure: str = Failure.EXCEPTION
+    ) -> TrialState:
         """QUEUED again after a wait, or FAILED; ``LeaseLostError`` if the attempt no longer holds it."""
         with self._database.writing() as connection:
             held = lease.hold(connection, trial_id, attempt, Outcome.FAILED)
@@ -172,18 +181,50 @@ class Store(Reader):
             state = TrialState.CANCELLED if held.cancel_requested else blame.after_failure(failures)
             changes = {"failures": failures, "error": f"{reason}\n{traceback}".rstrip()}
             due = Now() + blame.wait_seconds(failures)
-            text = {"reason": reason, "traceback": traceback}
+            text: dict[str, Any] = {"reason": reason, "traceback": traceback, "failure": Failure(failure)}
             lease.finish(connection, held, Outcome.FAILED, state, not_before=due, **text, **changes)
             return state
 
-    def hand_back(self, trial_id: int, attempt: int) -> None:
+    def report_lost(self, trial_id: int, attempt: int, reason: str, last_words: str = "") -> TrialState:
+        """As a lease that runs out, said by the worker whose training process died; nothing if it was reaped.
+
+        Raises:
+            LeaseLostError: If the attempt ended in another way.
+        """
+        with self._database.writing() as connection:
+            held = lease.hold(connection, trial_id, attempt, Outcome.LOST)
+            if held is None:
+                return TrialState.QUEUED
+            return lease.lose(connection, held, reason, last_words, explained=True)
+
+    def hand_back(
+        self, trial_id: int, attempt: int, reason: str | None = None, failure: str = Failure.PREEMPTED
+    ) -> None:
         """QUEUED again without blame, or CANCELLED if that was asked; ``LeaseLostError`` if no longer held."""
         with self._database.writing() as connection:
             held = lease.hold(connection, trial_id, attempt, Outcome.PREEMPTED)
             if held is None:
                 return
             state = TrialState.CANCELLED if held.cancel_requested else TrialState.QUEUED
-            lease.finish(connection, held, Outcome.PREEMPTED, state, preempted=held.preempted + 1)
+            text: dict[str, Any] = {"reason": reason, "failure": Failure(failure)}
+            lease.finish(connection, held, Outcome.PREEMPTED, state, preempted=held.preempted + 1, **text)
+
+    def requeue(self, study: str, number: int) -> TrialState:
+        """Puts a trial back into the queue by hand, with clean counters; the state that it had comes back.
+
+        Whoever runs it loses it. ``StoreError`` if it is COMPLETE: a measurement is never thrown away.
+        """
+        with self._database.writing() as connection:
+            row = trial_row(connection, study, number, lock=True)
+            if row.state == TrialState.COMPLETE:
+                raise StoreError(f"trial {number} of study {study!r} is COMPLETE: its measurement stays; queue nothing")
+            again.requeue(connection, row)
+            return TrialState(row.state)
+
+    def retry(self, study: str) -> list[int]:
+        """Numbers of the trials that had FAILED or were QUARANTINED, now queued again with clean counters."""
+        with self._database.writing() as connection:
+            return again.retry(connection, study_row(connection, study).id)
 
     def reap(self, study: str | None = None) -> int:
         """How many trials had a lease that ran out; each is QUEUED again, or QUARANTINED if it kills workers."""
@@ -230,22 +271,6 @@ class Store(Reader):
             if members:
                 connection.execute(insert(tables.front_member), members)
             log.append(connection, EventKind.FRONT, found.id, hypervolume=record.hypervolume, members=len(members))
-
-
-def _record(connection: Connection, held: Row[Any], measurement: Measurement) -> None:
-    key = {"trial_id": held.id, "rung": measurement.rung}
-    for table in (tables.measurement, tables.checkpoint):
-        connection.execute(delete(table).where(table.c.trial_id == held.id, table.c.rung == measurement.rung))
-    values = {
-        "values": dict(measurement.values),
-        "curve": [list(point) for point in measurement.curve],
-        "correct": "".join(str(mark) for mark in measurement.correct),
-    }
-    row = {**key, "attempt": held.attempt, **values}
-    connection.execute(insert(tables.measurement).values({**row, "created_at": Now()}))
-    if measurement.artifact is not None:
-        pointer = {**key, "attempt": held.attempt, "path": measurement.artifact, "sha256": measurement.sha256}
-        connection.execute(insert(tables.checkpoint).values({**pointer, "created_at": Now()}))
 
 
 def _cancel(connection: Connection, row: Row[Any]) -> TrialState:

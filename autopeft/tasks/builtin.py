@@ -28,10 +28,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_ASPECTS = _words(
-    "pool bar staff room bed view food wine coffee bread soup menu "
-    "music garden lobby price bill service breakfast kitchen shower terrace waiter location"
-)
+_ASPECTS = _words("pool bar staff room bed view food wine coffee bread soup menu music garden lobby price bill service")
 _PRAISE = _words(
     "great superb lovely perfect excellent wonderful brilliant charming pleasant fantastic splendid delightful"
 )
@@ -42,7 +39,7 @@ _CONNECTIVES = (", but ", ", and ", "; ", ", while ")
 _SAME = (", and so was the {}", "; the same goes for the {}", ", just like the {}")
 _OPPOSITE = (", unlike the {}", "; the {} was the opposite", ", in contrast to the {}")
 _NEGATED_SHARE = 0.3
-_REFERRING_SHARE = 0.4
+_REFERRING_SHARE = 0.33
 _SPLITS = ("train", "validation", "test")
 
 

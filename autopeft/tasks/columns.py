@@ -57,18 +57,18 @@ def find_columns(spec: TaskSpec, declared: Mapping[str, str], table: Table) -> C
         TaskError: If a column is missing or none has a known name; the message lists the columns found.
     """
     text, pair = spec.text or declared.get("text"), spec.text_pair or declared.get("text_pair")
-    label = spec.label or declared.get("label") or _first_known(LABELS, table)
+    label = spec.label or declared.get("label") or first_known(LABELS, table)
     names = [name for name in (text, pair, label) if name is not None]
     missing = [name for name in names if name not in table.columns]
     if missing:
-        raise _missing(" and ".join(map(repr, missing)), table)
+        raise missing_column(" and ".join(map(repr, missing)), table)
     if text is None:
         text, found = _find_texts(table, taken=names)
         pair = pair or found
     elif pair is None and not declared:
         pair = _partner(text, table, taken=names)
     if text is None or label is None:
-        raise _missing("of the text" if text is None else "of the label", table)
+        raise missing_column("of the text" if text is None else "of the label", table)
     if len({text, pair, label}) < 3:
         raise TaskError(
             f"{Columns(text, pair, label)} names one column twice; expected a column for each: name another"
@@ -84,7 +84,7 @@ def require_columns(columns: Columns, table: Table) -> None:
     """
     for name in (columns.text, columns.text_pair, columns.label):
         if name is not None and name not in table.columns:
-            raise _missing(repr(name), table)
+            raise missing_column(repr(name), table)
 
 
 def read_texts(table: Table, column: str, allow_empty: bool = False) -> tuple[str, ...]:
@@ -121,15 +121,16 @@ def _find_texts(table: Table, taken: Collection[str]) -> tuple[str | None, str |
         left, right = _named(first, table, taken), _named(second, table, taken)
         if left and right:
             return left, right
-    return _first_known(TEXTS, table, taken), None
+    return first_known(TEXTS, table, taken), None
 
 
 def _partner(text: str, table: Table, taken: Collection[str]) -> str | None:
     seconds = [second for first, second in PAIRS if first == text.lower()]
-    return _first_known(seconds, table, taken)
+    return first_known(seconds, table, taken)
 
 
-def _first_known(names: Sequence[str], table: Table, taken: Collection[str] = ()) -> str | None:
+def first_known(names: Sequence[str], table: Table, taken: Collection[str] = ()) -> str | None:
+    """The column that has the first of ``names`` that any column has, in any case, unless it is taken."""
     return next((found for name in names if (found := _named(name, table, taken))), None)
 
 
@@ -138,7 +139,8 @@ def _named(name: str, table: Table, taken: Collection[str] = ()) -> str | None:
     return next((column for column in table.columns if column.lower() == name and column not in taken), None)
 
 
-def _missing(which: str, table: Table) -> TaskError:
+def missing_column(which: str, table: Table) -> TaskError:
+    """The error that says what columns there are instead of ``which``."""
     found = ", ".join(table.columns) or "none"
     return TaskError(
         f"{table.origin} has no column {which}; its columns are: {found}. "

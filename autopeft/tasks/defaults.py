@@ -1,5 +1,7 @@
 """How long and how fast a trial trains when the user does not say: measured for built-in tasks, by size for others.
 
+Language models get a lower range of learning rates, as adapters on decoders are commonly trained with.
+
 Weight decay, warm-up and clipping are the trainer's; they do not depend on the task.
 """
 
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autopeft.tasks.kinds import TaskKind
 from autopeft.tasks.task import Split, Task
 
 TOKENS_A_WORD = 1.5
@@ -45,12 +48,13 @@ def training_defaults(task: Task) -> TrainingDefaults:
     if task.spec.source == "aspects":
         return ASPECTS
     rows = len(task.train)
+    generates = task.kind is TaskKind.CAUSAL_LM
     return TrainingDefaults(
         epochs=_epochs(rows),
         batch_size=16 if rows < 5_000 else 32,
         max_length=_max_length(task.train),
-        learning_rate=(3e-4, 6e-3),
-        control_learning_rate=2e-3,
+        learning_rate=(1e-4, 3e-3) if generates else (3e-4, 6e-3),
+        control_learning_rate=1e-3 if generates else 2e-3,
     )
 
 
@@ -64,7 +68,8 @@ def _epochs(rows: int) -> float:
 def _max_length(split: Split) -> int:
     """Tokens that hold 99 of 100 rows, guessed from words: a multiple of 16."""
     words = [len(text.split()) for text in split.texts]
-    if split.pairs is not None:
-        words = [count + len(pair.split()) for count, pair in zip(words, split.pairs, strict=True)]
+    for column in (split.pairs, split.answers):
+        if column is not None:
+            words = [count + len(text.split()) for count, text in zip(words, column, strict=True)]
     tokens = TOKENS_A_WORD * float(np.quantile(words, 0.99)) + 4
     return min(max(16 * math.ceil(tokens / 16), SHORTEST), LONGEST)

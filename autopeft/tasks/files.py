@@ -1,4 +1,4 @@
-"""Tasks from the user's own files: a folder with a file a split, or one file of training rows.
+"""Tasks from the user's own files: a folder with a file a split, one file of training rows, plain text, or images.
 
 A test file is known by its name and opened by nobody until ``Task.read_test``. Nothing is written beside the data.
 """
@@ -8,13 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from autopeft.errors import TaskError
-from autopeft.tasks.tables import FORMATS, Source, Table, read_json, read_table
+from autopeft.tasks.folders import find_image_folder, find_text_folder, read_text_file
+from autopeft.tasks.kinds import TaskKind
+from autopeft.tasks.tables import FORMATS, SPLIT_NAMES, Source, Table, read_json, read_table
 
-SPLIT_NAMES: dict[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-}
 META_FILE = "meta.json"
 _KNOWN = ", ".join(FORMATS)
 
@@ -27,21 +24,26 @@ def read_files(path: Path) -> Source:
     """
     if path.is_dir():
         return _read_folder(path)
+    if path.suffix.lower() == ".txt":
+        return read_text_file(path)
     if path.suffix.lower() not in FORMATS:
         raise TaskError(f"{path} ends in {path.suffix or 'nothing'!r}; expected one of {_KNOWN}: convert the file")
-    return Source(path.stem, read_table(path), None, None)
+    return Source(path.stem, read_table(path), None, None, folder=path.parent)
 
 
 def _read_folder(folder: Path) -> Source:
     files = {split: file for split in SPLIT_NAMES if (file := _file_of(split, folder)) is not None}
     if "train" not in files:
+        if (tableless := find_text_folder(folder) or find_image_folder(folder)) is not None:
+            return tableless
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
         raise TaskError(
             f"{folder} has no training rows: it holds {found}; expected a file named train "
-            f"({_KNOWN}), and if you have them validation and test: rename the files"
+            f"({_KNOWN}), and if you have them validation and test: rename the files; or .txt files, or a folder of "
+            f"images for each class"
         )
     _require_one_format(files, folder)
-    label_names, metrics = _read_meta(folder / META_FILE)
+    label_names, metrics, kind = _read_meta(folder / META_FILE)
     validation, test = files.get("validation"), files.get("test")
     return Source(
         folder.name,
@@ -50,6 +52,8 @@ def _read_folder(folder: Path) -> Source:
         (lambda: _read_test(test)) if test else None,
         label_names,
         metrics,
+        kind=kind,
+        folder=folder,
     )
 
 
@@ -78,14 +82,14 @@ def _require_one_format(files: dict[str, Path], folder: Path) -> None:
         raise TaskError(f"{folder} mixes file formats: {names}; expected the same format for all splits: convert them")
 
 
-def _read_meta(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Label names and metrics that a ``meta.json`` declares."""
+def _read_meta(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], TaskKind | None]:
+    """Label names, metrics and kind that a ``meta.json`` declares; a kind of another vocabulary is a remark."""
     if not file.is_file():
-        return (), ()
+        return (), (), None
     document = read_json(file)
-    return _names(document.get("label_names", []), "label_names", file), _names(
-        document.get("metrics", []), "metrics", file
-    )
+    label_names = _names(document.get("label_names", []), "label_names", file)
+    known = next((kind for kind in TaskKind if kind == document.get("kind")), None)
+    return label_names, _names(document.get("metrics", []), "metrics", file), known
 
 
 def _names(value: object, key: str, file: Path) -> tuple[str, ...]:

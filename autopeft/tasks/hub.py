@@ -141,6 +141,8 @@ def _saved_splits(folder: Path) -> tuple[str, ...]:
 
 def _read_split(folder: Path, split: str) -> Table:
     path = folder / split if (folder / "dataset_dict.json").is_file() else folder
+    if (path / "state.json").is_file() and read_json(path / "state.json").get("_data_files") == []:
+        return Table(split, {})  # saved without rows, which the library writes and cannot read
     with quiet_datasets() as datasets:
         try:
             return table_of(datasets.Dataset.load_from_disk(str(path)), split)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,12 @@ import numpy as np
 
 from autopeft.errors import TaskError
 from autopeft.tasks.builtin import ASPECT_LABELS, BUILTIN_TASKS, AspectSizes, generate_split
-from autopeft.tasks.columns import Columns, find_columns, read_texts, require_columns
 from autopeft.tasks.files import read_files
 from autopeft.tasks.hub import is_saved, read_hub, read_saved
-from autopeft.tasks.labels import Vocabulary, find_vocabulary, read_labels, require_every_class
+from autopeft.tasks.kinds import TaskKind
+from autopeft.tasks.labels import Vocabulary
 from autopeft.tasks.metrics import ALIASES, METRICS, find_metric
+from autopeft.tasks.readings import Reading, find_reading, require_fit
 from autopeft.tasks.selection import carve, take_part
 from autopeft.tasks.tables import Source, Table
 from autopeft.tasks.task import HUB_PREFIX, Split, Task, TaskSpec
@@ -51,7 +52,7 @@ def _load_aspects(spec: TaskSpec) -> Task:
             f"{' and '.join(named)} named for the built-in task aspects; expected none: its columns are fixed"
         )
     metric = spec.metric or "accuracy"
-    _require_fit(metric, Vocabulary(ASPECT_LABELS))
+    require_fit(metric, TaskKind.CLASSIFICATION, len(ASPECT_LABELS))
     train = generate_split("train", spec.train_rows or SIZES.train, spec.seed)
     validation = generate_split("validation", spec.validation_rows or SIZES.validation, spec.seed)
     _require_every_label(train, validation)
@@ -78,30 +79,28 @@ def _find_source(spec: TaskSpec) -> tuple[Source, TaskSpec]:
     if not path.exists():
         raise TaskError(
             f"there is no task and no file {spec.source!r}; expected a built-in task ({', '.join(BUILTIN_TASKS)}), "
-            f"the path of a folder or of a .jsonl, .json, .csv, .tsv or .parquet file, or hf:NAME[/CONFIG]"
+            f"the path of a folder or of a .jsonl, .json, .csv, .tsv, .parquet or .txt file, or hf:NAME[/CONFIG]"
         )
     source = read_saved(path) if is_saved(path) else read_files(path)
     return source, replace(spec, source=str(path))
 
 
 def _assemble(source: Source, spec: TaskSpec) -> Task:
-    wanted = spec.metric or _declared_metric(source)
-    columns = find_columns(spec, source.columns, source.train)
-    regression = METRICS[wanted].is_regression if wanted else None
-    vocabulary = find_vocabulary(source.train, columns.label, source.label_names, regression)
-    metric = wanted or ("pearson_spearman" if vocabulary.is_regression else "accuracy")
-    _require_fit(metric, vocabulary)
-    reading = _Reading(columns, vocabulary)
+    _require_rows(source.train)
+    reading, metric = find_reading(source, spec)
+    vocabulary = reading.vocabulary
     train = reading.examples(source.train)
-    require_every_class(train.labels, vocabulary, source.train.origin)
-    notes = [f"columns: {columns}"]
+    reading.require_trainable(train, source.train.origin)
+    notes = [reading.note]
     if source.validation is None:
         train, validation = _carved(train, vocabulary, spec, notes)
     else:
-        validation = reading.examples(source.validation, frozenset(int(label) for label in train.labels))
+        _require_rows(source.validation)
+        validation = reading.examples(source.validation, _held(train))
     train = _cut(train, spec.train_rows, "training", vocabulary, spec.seed, notes)
     validation = _cut(validation, spec.validation_rows, "validation", vocabulary, spec.seed, notes)
-    _require_scorable(train, validation, vocabulary, notes)
+    if not METRICS[metric].is_causal:
+        _require_scorable(train, validation, vocabulary, notes)
     return Task(
         name=_name(source.name),
         spec=spec,
@@ -115,37 +114,22 @@ def _assemble(source: Source, spec: TaskSpec) -> Task:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """How tables of one task are turned into examples."""
-
-    columns: Columns
-    vocabulary: Vocabulary
-
-    def examples(self, table: Table, held: frozenset[int] | None = None) -> Split:
-        """The rows of ``table``; the classes of a split that is scored must be among those that train holds."""
-        require_columns(self.columns, table)
-        if len(table) == 0:
-            raise TaskError(f"{table.origin} holds no rows; expected rows with a text and a label")
-        pair = self.columns.text_pair
-        return Split(
-            read_texts(table, self.columns.text),
-            None if pair is None else read_texts(table, pair, allow_empty=True),
-            read_labels(table, self.columns.label, self.vocabulary, held),
-        )
+def _held(train: Split) -> frozenset[int]:
+    """Classes that the training rows hold."""
+    return frozenset(int(label) for label in train.labels)
 
 
-def _test_reader(source: Source, reading: _Reading, train: Split) -> Callable[[], Split] | None:
+def _test_reader(source: Source, reading: Reading, train: Split) -> Callable[[], Split] | None:
     """A function that reads the test rows; it keeps no other rows alive."""
     if source.test is None:
         return None
-    held = frozenset(int(label) for label in train.labels)
-    return partial(_read_test, source.name, source.test, reading, held)
+    return partial(_read_test, source.name, source.test, reading, _held(train))
 
 
-def _read_test(name: str, read: Callable[[], Table], reading: _Reading, held: frozenset[int]) -> Split:
+def _read_test(name: str, read: Callable[[], Table], reading: Reading, held: frozenset[int]) -> Split:
     table = read()
-    labels = table.columns.get(reading.columns.label)
+    _require_rows(table)
+    labels = table.columns.get(reading.label)
     if labels is None or all(label in (-1, -1.0, None) for label in labels):
         raise TaskError(
             f"the test rows of {name} have no labels (they are held back, or were never given); expected a "
@@ -176,8 +160,14 @@ def _cut(split: Split, rows: int | None, which: str, vocabulary: Vocabulary, see
             f"{rows} training rows for {len(vocabulary.names)} classes; expected at least one of each: "
             f"ask for {len(vocabulary.names)} or more"
         )
-    notes.append(f"{rows:,} of {len(split):,} {which} rows taken, classes in proportion, data seed {seed}")
+    shares = "classes in proportion, " if vocabulary.names else ""
+    notes.append(f"{rows:,} of {len(split):,} {which} rows taken, {shares}data seed {seed}")
     return split.take(take_part(np.asarray(split.labels), rows, vocabulary.is_regression, seed))
+
+
+def _require_rows(table: Table) -> None:
+    if len(table) == 0:
+        raise TaskError(f"{table.origin} holds no rows; expected rows with a text and a label: check how it was made")
 
 
 def _require_scorable(train: Split, validation: Split, vocabulary: Vocabulary, notes: list[str]) -> None:
@@ -200,28 +190,26 @@ def _require_every_label(train: Split, validation: Split) -> None:
             raise TaskError(f"{len(split)} {which} rows of aspects do not hold all classes; ask for 5 or more")
 
 
-def _declared_metric(source: Source) -> str | None:
-    """The first declared metric that is known here."""
-    names = (ALIASES.get(name, name) for name in source.metrics)
-    return next((name for name in names if name in METRICS), None)
-
-
-def _require_fit(metric: str, vocabulary: Vocabulary) -> None:
-    if METRICS[metric].is_regression != vocabulary.is_regression:
-        kind = "numbers" if vocabulary.is_regression else f"{len(vocabulary.names)} classes"
-        fitting = [name for name in METRICS if METRICS[name].is_regression == vocabulary.is_regression]
-        raise TaskError(f"the metric is {metric} and the labels are {kind}; expected one of {', '.join(fitting)}")
-    if metric == "f1" and len(vocabulary.names) != 2:
-        raise TaskError(f"f1 needs 2 classes and the labels are {len(vocabulary.names)}; choose macro_f1")
-
-
 def _name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:128] or "task"
 
 
 def _digest(label_names: tuple[str, ...], train: Split, validation: Split) -> str:
     digest = hashlib.sha256()
-    for part in (label_names, *((split.texts, split.pairs, split.labels) for split in (train, validation))):
+    for part in (label_names, *(_columns(split) for split in (train, validation))):
         digest.update(json.dumps(part, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def _columns(split: Split) -> tuple[object, ...]:
+    """What a split holds; images by the hash of their content, wherever they lie."""
+    found: tuple[object, ...] = (split.texts, split.pairs, split.labels)
+    if split.images is not None:
+        return (_image_hashes(split.images), split.labels)
+    return found if split.answers is None else (*found, split.answers, split.options)
+
+
+def _image_hashes(images: tuple[str | bytes, ...]) -> tuple[str, ...]:
+    contents = (Path(image).read_bytes() if isinstance(image, str) else image for image in images)
+    return tuple(hashlib.sha256(content).hexdigest() for content in contents)

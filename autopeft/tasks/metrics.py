@@ -1,6 +1,9 @@
 """The metrics of tasks: predictions and labels in, one finite number out, higher is better.
 
-No thresholds, no averaging over seeds, and no loss: ``workers`` keeps those.
+Of language modelling there are three: ``option_accuracy`` (the likeliest option is the right one), ``exact_match``
+(what is generated is the answer) and ``likelihood`` (exp of minus the mean loss of a token, in (0, 1]: its floor is 0,
+which the uniform distribution's 1/vocabulary is next to). No thresholds, no averaging over seeds, and no loss:
+``workers`` keeps those.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from types import MappingProxyType
 import numpy as np
 
 from autopeft.errors import TaskError
+from autopeft.tasks.kinds import TaskKind
+
+OPTION_ACCURACY, EXACT_MATCH, LIKELIHOOD = "option_accuracy", "exact_match", "likelihood"
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -29,15 +35,25 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A score of predictions against labels, arrays of one axis (n); class indices, or numbers for regression."""
+    """A score of predictions against labels, arrays of one axis (n): class indices, or numbers for regression.
+
+    Of ``option_accuracy`` they are indices of options, of ``exact_match`` 1 where it matches and ones, of
+    ``likelihood`` log-likelihoods of answers and their lengths in tokens.
+    """
 
     name: str
     compute: Callable[[np.ndarray, np.ndarray], float]
     is_regression: bool = False
+    is_causal: bool = False
+
+    def fits(self, kind: TaskKind) -> bool:
+        """Whether a task of that kind can be ranked by it."""
+        wanted = (kind is TaskKind.REGRESSION, kind is TaskKind.CAUSAL_LM)
+        return (self.is_regression, self.is_causal) == wanted
 
     def floor(self, labels: np.ndarray) -> float:
-        """Score of always saying the most frequent class; 0 for a correlation."""
-        if self.is_regression or len(labels) == 0:
+        """Score of always saying the most frequent class; 0 for a correlation, and where there are no classes."""
+        if self.is_regression or self.is_causal or len(labels) == 0:
             return 0.0
         return self.compute(np.full(len(labels), np.bincount(labels).argmax()), labels)
 
@@ -116,6 +132,10 @@ def _pearson_spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
     return (_pearson(predictions, labels) + _spearman(predictions, labels)) / 2
 
 
+def _likelihood(predictions: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.exp(min(0.0, predictions.astype(float).sum() / max(1.0, labels.sum()))))
+
+
 def _ranks(values: np.ndarray) -> np.ndarray:
     """Rank of each value (n), ties at their mean."""
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -144,6 +164,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("pearson", _pearson, is_regression=True),
             Metric("spearman", _spearman, is_regression=True),
             Metric("pearson_spearman", _pearson_spearman, is_regression=True),
+            Metric(OPTION_ACCURACY, _accuracy, is_causal=True),
+            Metric(EXACT_MATCH, _accuracy, is_causal=True),
+            Metric(LIKELIHOOD, _likelihood, is_causal=True),
         )
     }
 )

@@ -15,8 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.errors import TaskError
+from autopeft.tasks.kinds import TaskKind
 
 FORMATS: Mapping[str, str] = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,8 @@ class Source:
         label_names: Declared names of the classes, in order; empty where none are declared.
         metrics: Declared metrics, the first being the task's own.
         columns: Declared columns by role (text, text_pair, label); empty where they are found by name.
+        kind: What its rows are for, where that is declared or plain from the files.
+        folder: Where the paths of its images start.
     """
 
     name: str
@@ -58,6 +67,8 @@ class Source:
     label_names: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    kind: TaskKind | None = None
+    folder: Path | None = None
 
 
 def read_table(path: Path) -> Table:
@@ -93,7 +104,10 @@ def _read(path: Path) -> Table:
 
 
 def table_of(rows: Any, origin: str) -> Table:
-    """The table of a ``datasets.Dataset``."""
+    """The table of a ``datasets.Dataset``; images stay as they are stored, as a mapping of ``path`` and ``bytes``."""
+    for name, feature in rows.features.items():
+        if type(feature).__name__ == "Image":
+            rows = rows.cast_column(name, type(feature)(decode=False))
     names = {
         name: tuple(str(label) for label in feature.names)
         for name, feature in rows.features.items()

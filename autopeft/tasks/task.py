@@ -15,7 +15,8 @@ from typing import Any, cast
 import numpy as np
 
 from autopeft.errors import TaskError
-from autopeft.tasks.metrics import METRICS
+from autopeft.tasks.kinds import TaskKind
+from autopeft.tasks.metrics import METRICS, OPTION_ACCURACY
 
 HUB_PREFIX = "hf:"
 _BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -27,9 +28,9 @@ class TaskSpec:
 
     Attributes:
         source: A built-in task, the path of a folder or file, or ``hf:NAME[/CONFIG]``.
-        text: Column of the text; None finds it by name.
-        text_pair: Column of the second text; None finds it by name.
-        label: Column of the label; None finds it by name.
+        text: Column of the text, prompt or image; None finds it by name.
+        text_pair: Column of the second text, or of what stands under the prompt; None finds it by name.
+        label: Column of the label or answer; None finds it by name.
         metric: Name of a metric; None takes the task's own.
         train_rows: Most training rows, a class-stratified part; None takes all, or the task's default.
         validation_rows: Most validation rows, likewise.
@@ -85,14 +86,27 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows in order: texts, second texts where the task has pairs, and labels (class indices, or numbers)."""
+    """Rows in order.
+
+    Attributes:
+        texts: The texts; prompts of a language-modelling task (empty for plain text), names of images.
+        pairs: Second texts, where the task has pairs.
+        labels: Class indices or numbers; of language modelling the index of the right option, 0 without options.
+        answers: What a language model is to say after the prompt.
+        options: For each row what the answer is compared with; the answer is among them.
+        images: Each image as its path, or as the bytes of its file.
+    """
 
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
     labels: tuple[int, ...] | tuple[float, ...]
+    answers: tuple[str, ...] | None = None
+    options: tuple[tuple[str, ...], ...] | None = None
+    images: tuple[str | bytes, ...] | None = None
 
     def __post_init__(self) -> None:
-        counts = {len(self.texts), len(self.labels), len(self.texts if self.pairs is None else self.pairs)}
+        columns = (self.texts, self.pairs, self.labels, self.answers, self.options, self.images)
+        counts = {len(column) for column in columns if column is not None}
         if len(counts) > 1:
             raise TaskError(f"a split has columns of {sorted(counts)} rows; expected one label and pair for each text")
 
@@ -101,9 +115,9 @@ class Split:
 
     def take(self, rows: np.ndarray) -> Split:
         """The given rows (indices, in the order given)."""
-        texts = tuple(self.texts[row] for row in rows)
-        pairs = None if self.pairs is None else tuple(self.pairs[row] for row in rows)
-        return Split(texts, pairs, cast(tuple[float, ...], tuple(self.labels[row] for row in rows)))
+        columns = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        taken = {name: column and tuple(column[row] for row in rows) for name, column in columns.items()}
+        return Split(**taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +127,7 @@ class Task:
     Attributes:
         name: Short, of letters, digits, dot, dash and underscore.
         spec: What was asked.
-        label_names: Name of each class; empty for regression.
+        label_names: Name of each class; empty where there are none.
         metric: Name of the metric.
         train: Rows to train on.
         validation: Rows to rank on.
@@ -146,14 +160,35 @@ class Task:
         return self.test_reader()
 
     @property
+    def kind(self) -> TaskKind:
+        """What is learned, which the metric and the rows say."""
+        if METRICS[self.metric].is_causal:
+            return TaskKind.CAUSAL_LM
+        if self.train.images is not None:
+            return TaskKind.IMAGE_CLASSIFICATION
+        return TaskKind.REGRESSION if METRICS[self.metric].is_regression else TaskKind.CLASSIFICATION
+
+    @property
     def is_regression(self) -> bool:
         """Whether labels are numbers rather than classes."""
         return METRICS[self.metric].is_regression
 
     @property
     def quality_floor(self) -> float:
-        """Score on validation without having learned anything: of the majority class, or 0 for a correlation."""
+        """Score on validation without having learned anything.
+
+        Of the majority class; of chance for options; 0 for a correlation, an exact match and a likelihood.
+        """
+        if self.metric == OPTION_ACCURACY and self.validation.options is not None:
+            return float(np.mean([1 / len(options) for options in self.validation.options]))
         return METRICS[self.metric].floor(np.asarray(self.validation.labels))
+
+    @property
+    def floor_name(self) -> str:
+        """What ``quality_floor`` is the score of."""
+        if self.kind is not TaskKind.CAUSAL_LM and not self.is_regression:
+            return "majority class"
+        return "chance" if self.metric == OPTION_ACCURACY else "floor"
 
 
 def absolute_source(source: str) -> str:

@@ -45,7 +45,7 @@ def _summary(snapshot: Snapshot, trial: Trial) -> str:
     return (
         f"{score}{cost:,} trainable parameters ({cost / study.backbone.parameter_count:.3%}) · "
         f"Σ rank {rank_sum(configuration)} · learning rate {configuration.training.learning_rate:g} · "
-        f"{trial.state.value.lower()}, asked for by {plain(trial.label or trial.origin.value)}"
+        f"{trial.state.value.lower()}, {trial.origin.value}{plain(f' ({trial.label})') if trial.label else ''}"
     )
 
 

@@ -1,9 +1,31 @@
-"""PEFT methods as arithmetic: one file a method, gathered here by name."""
+"""PEFT methods as arithmetic: one file a method, gathered here by name.
 
+A ``ModuleMethod`` stands at one linear module, a ``LayerMethod`` at a site of a layer. Each has ``name``, the ``sites``
+where it may stand, ``mergeable``, ``require_fit``, ``parameter_count``, ``stored_count``, ``forward_flops`` and JSON
+both ways.
+"""
+
+from search_spaces.methods.bias import Bias
+from search_spaces.methods.dora import Dora
+from search_spaces.methods.hira import Hira
+from search_spaces.methods.ia3 import Ia3
+from search_spaces.methods.lokr import Lokr
 from search_spaces.methods.lora import Lora
+from search_spaces.methods.norm import Norm
+from search_spaces.methods.oft import Oft
+from search_spaces.methods.parallel import Parallel
+from search_spaces.methods.prefix import Prefix
+from search_spaces.methods.serial import Serial
+from search_spaces.methods.vera import Vera
 
-METHODS: dict[str, type[Lora]] = {Lora.name: Lora}
+ModuleMethod = Lora | Dora | Ia3 | Hira | Lokr | Vera | Oft | Bias
+LayerMethod = Norm | Serial | Parallel | Prefix
+Method = ModuleMethod | LayerMethod
+
+WEIGHT_UPDATES = ("lora", "dora", "hira", "lokr", "vera", "oft")
+"""Methods that change what the weight of a module does; a module takes one of them, with IA³ and its bias beside."""
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Lora, Dora, Ia3, Hira, Lokr, Vera, Oft, Bias, Norm, Serial, Parallel, Prefix)
+}
 """Every method by the name that configurations use."""
-
-Method = Lora
-"""Any of them (one as yet)."""

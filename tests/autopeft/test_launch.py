@@ -4,13 +4,12 @@ import time
 
 import pytest
 
-from autopeft import launch
 from autopeft.errors import ConfigurationError, EvaluationError
-from autopeft.launch import LocalEngine, WorkerPlan, child_environment, plan_workers, visible_gpus
+from autopeft.launch import LocalEngine, WorkerPlan, child_environment, devices, make_engine, plan_workers, visible_gpus
 
 
 def test_cpu_workers_share_the_cores(monkeypatch):
-    monkeypatch.setattr(launch, "visible_gpus", list)
+    monkeypatch.setattr(devices, "visible_gpus", list)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
     assert plan_workers("2") == [WorkerPlan("cpu", 2)] * 2
     assert plan_workers("8") == [WorkerPlan("cpu", 1)] * 8
@@ -37,7 +36,7 @@ def test_a_wrong_number_of_workers_is_refused(text):
 
 def test_the_database_is_not_in_the_arguments(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(launch, "worker_command", lambda *words: seen.append(words) or [sys.executable, "-c", ""])
+    monkeypatch.setattr(devices, "worker_command", lambda *words: seen.append(words) or [sys.executable, "-c", ""])
     engine = LocalEngine("postgresql://user:secret@host/db", "s", tmp_path, [WorkerPlan("cpu", 1)])
     engine.start()
     engine.stop()
@@ -48,7 +47,7 @@ def test_the_database_is_not_in_the_arguments(monkeypatch, tmp_path):
 
 
 def engine_of(monkeypatch, tmp_path, code):
-    monkeypatch.setattr(launch, "worker_command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(devices, "worker_command", lambda *_: [sys.executable, "-c", code])
     return LocalEngine("sqlite:///a.db", "s", tmp_path, [WorkerPlan("cpu", 1)])
 
 
@@ -83,3 +82,9 @@ def test_a_worker_that_ignores_the_request_is_killed(monkeypatch, tmp_path):
         time.sleep(0.02)
     engine.stop(patience_seconds=0.3)
     assert process.returncode == -signal.SIGKILL
+
+
+def test_an_engine_that_is_not_there_is_said(tmp_path):
+    assert make_engine("local", "sqlite:///a.db", "s", tmp_path, "1").plans
+    with pytest.raises(ConfigurationError, match="engine 'kubernetes': expected one of local, ray, slurm"):
+        make_engine("kubernetes", "sqlite:///a.db", "s", tmp_path, "1")

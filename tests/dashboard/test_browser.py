@@ -81,9 +81,8 @@ def trained(make_record, address, tmp_path):
 
     from autopeft.adapters.models import backbone_shapes, load_classifier, model_spec
     from autopeft.adapters.plan import apply
-    from autopeft.adapters.saving import save_adapter
+    from autopeft.adapters.saving import artifact_sha256, save_adapter
     from autopeft.budget import Budget
-    from autopeft.export.trained import artifact_sha256
     from autopeft.settings import artifact_root
 
     torch.manual_seed(0)
@@ -97,7 +96,7 @@ def trained(make_record, address, tmp_path):
         classifier = load_classifier(spec, 3, False, seed=order.number)
         apply(classifier.model, order.configuration, seed=order.number)
         relative = f"{order.study.name}/trial-{order.number}/attempt-{order.attempt}"
-        save_adapter(classifier.model, order.configuration, root / relative)
+        save_adapter(classifier.model, root / relative)
         classifier.save_head(root / relative)
         return {"artifact": relative, "sha256": artifact_sha256(root / relative)}
 
@@ -148,8 +147,8 @@ def test_a_trial_is_chosen_by_keyboard_alone(page, server, trained):
     second, best = trained.standing.front[-2:]
     page.get_by_role("heading", name=f"Trial {best.number}", exact=True).wait_for(timeout=60_000)
     page.get_by_role("combobox", name=re.compile("Trial$")).focus()
-    for key in ("ArrowDown", "ArrowDown", "Enter"):
+    for key in ("ArrowDown", "Enter"):
         page.keyboard.press(key)
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(500)
     page.get_by_role("heading", name=f"Trial {second.number}", exact=True).wait_for(timeout=30_000)
     assert f"trial={second.number}" in page.url

@@ -68,8 +68,8 @@ def test_two_of_one_method_at_one_site_are_refused():
 
 
 def test_an_unknown_site_names_those_there_are():
-    with pytest.raises(ConfigurationError, match="unknown site 'qkv'; sites are query, key"):
-        LayerPlan((Placement("qkv", Lora(1, 2.0)),))
+    with pytest.raises(ConfigurationError, match="unknown site 'pooler'; sites are query, key"):
+        LayerPlan((Placement("pooler", Lora(1, 2.0)),))
 
 
 @pytest.mark.parametrize("rate", [0, -1e-3, 1.5, float("nan"), float("inf"), True, "1e-3"])
@@ -105,7 +105,7 @@ GOOD = {
         (("layers",), "ab", "layer 0: expected an object of sites, got str"),
         (("layers", 0), [], "layer 0: expected an object of sites, got list"),
         (("layers", 0, "query"), 4, "layer 0, query: expected an object of methods"),
-        (("layers", 0, "query", "ia3"), {}, "layer 0, query: unknown method 'ia3'; known: lora"),
+        (("layers", 0, "query", "ia4"), {}, "layer 0, query: unknown method 'ia4'; known: lora, dora"),
         (("layers", 0, "query", "lora"), 4, "layer 0, query, lora: expected an object of sizes"),
         (("layers", 0, "query", "lora", "rank"), 0, "LoRA rank 0"),
         (("training",), {}, "training: expected the keys learning_rate, got"),

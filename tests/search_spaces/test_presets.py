@@ -48,7 +48,9 @@ def test_a_file_may_give_its_own(tiny_backbone, tmp_path):
 
 
 def test_an_unknown_name_lists_those_there_are(tiny_backbone):
-    with pytest.raises(ConfigurationError, match=r"space 'layerwize': neither a named space \(layerwise\) nor"):
+    with pytest.raises(
+        ConfigurationError, match=r"space 'layerwize': neither a named space \(layerwise, autopeft\) nor"
+    ):
         build("layerwize", tiny_backbone, RATES)
 
 

@@ -11,9 +11,15 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    LlamaConfig,
+    LlamaModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
+    T5Config,
+    T5Model,
 )
 
 from autopeft.adapters.models import backbone_shapes, model_spec
@@ -34,7 +40,13 @@ MODELS = {
     "bert": lambda: BertModel(BertConfig(**WIDE)),
     "roberta": lambda: RobertaModel(RobertaConfig(**WIDE | {"type_vocab_size": 1, "pad_token_id": 0})),
     "distilbert": lambda: DistilBertModel(DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=32, **SIZES)),
+    "electra": lambda: ElectraModel(ElectraConfig(**WIDE | {"embedding_size": 16})),
+    "llama": lambda: LlamaModel(LlamaConfig(**WIDE, num_key_value_heads=1, pad_token_id=0)),
+    "t5": lambda: T5Model(
+        T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, vocab_size=len(WORDS), **T5_TOKENS)
+    ),
 }
+T5_TOKENS = {"eos_token_id": 3, "pad_token_id": 0, "decoder_start_token_id": 0}
 
 
 @pytest.fixture(scope="session")
@@ -99,10 +111,10 @@ def regression_folder(tmp_path_factory):
 
 @pytest.fixture
 def make_study(checkpoint, task_folder):
-    """A study of a tiny model and a task in files; any field can be set by name."""
+    """A study of a tiny model (a family, or a folder) and a task in files; any field can be set by name."""
 
     def make(family="bert", pooling="mean", task=None, **fields):
-        spec = model_spec(str(checkpoint(family)), pooling)
+        spec = model_spec(str(checkpoint(family) if isinstance(family, str) else family), pooling)
         backbone = backbone_shapes(spec.source)
         asked = TaskSpec(source=str(task or task_folder))
         loaded = load_task(asked)

@@ -33,15 +33,29 @@ def backbone_digest(classifier):
 
 def test_a_measurement_says_all_that_a_trial_yields(study, resident, make_order, tmp_path):
     measurement = evaluate(make_order(study, number=3, attempt=2), resident, tmp_path)
-    assert set(measurement.values) == {"accuracy", "loss", PARAMETERS, "train_seconds", "evaluate_seconds"}
+    timed = {"train_seconds", "evaluate_seconds", "inference_seconds"}
+    assert set(measurement.values) == {"accuracy", "loss", PARAMETERS, "peak_memory_bytes"} | timed
+    per_row = measurement.values["evaluate_seconds"] / len(resident.validation)
+    assert measurement.values["inference_seconds"] == per_row
     assert measurement.values[PARAMETERS] == 2 * 2 * 2 * 32
     assert measurement.values["accuracy"] == pytest.approx(sum(measurement.correct) / 30)
     assert measurement.artifact == "rooms-1/trial-3/attempt-2"
     assert measurement.curve[-1][0] == study.fidelity.steps
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
-@pytest.mark.parametrize("pooling", ["mean", "stock"])
+@pytest.mark.parametrize(
+    ("family", "pooling"),
+    [
+        *(
+            (family, pooling)
+            for family in ("bert", "roberta", "distilbert", "electra")
+            for pooling in ("mean", "stock")
+        ),
+        ("llama", "mean"),
+        ("llama", "stock"),
+        ("t5", "stock"),
+    ],
+)
 def test_a_saved_trial_scores_the_same_when_it_is_loaded(make_study, make_order, tmp_path, family, pooling):
     study = make_study(family, pooling)
     resident = load_resident(study, CPU)
@@ -76,9 +90,7 @@ def test_a_replicate_and_another_study_seed_give_another_result(study, make_stud
 
 def test_every_configuration_sees_the_rows_in_the_same_order(study, resident, make_order, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "workers.evaluate.train", lambda _c, _r, order, _rate, _b: seen.append(order.tolist()) or [(1, 1.0)]
-    )
+    monkeypatch.setattr("workers.evaluate.train", lambda _c, _r, order, *_: seen.append(order.tolist()) or [(1, 1.0)])
     evaluate(make_order(study), resident, tmp_path)
     evaluate(make_order(study, uniform(study.backbone, ("key",), Lora(1, 2.0), 1e-3)), resident, tmp_path)
     assert seen[0] == seen[1]

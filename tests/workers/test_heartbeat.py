@@ -73,6 +73,25 @@ def test_a_lost_lease_is_told_and_no_longer_beaten_for(order):
             heartbeat.check()
 
 
+def test_a_late_answer_says_nothing_about_the_next_order(order, make_order, study):
+    store = Beats()
+    following = make_order(study, number=8)
+    with Heartbeat(store.open, "w", 0.2) as heartbeat:
+
+        def lose_late(trial_id, attempt, lease_seconds=60):
+            if trial_id == order.trial_id:
+                heartbeat.hold(following)
+                raise LeaseLostError("taken")
+            store.orders.append(trial_id)
+            return False
+
+        store.beat = lose_late
+        heartbeat.hold(order)
+        wait_for(lambda: len(store.orders) >= 2)
+        heartbeat.check()
+    assert set(store.orders) == {following.trial_id}
+
+
 def test_a_cancel_is_told(order):
     store = Beats()
     store.answer = True

@@ -1,3 +1,4 @@
+import errno
 import threading
 import time
 from collections import deque
@@ -5,11 +6,14 @@ from collections import deque
 import pytest
 
 from autopeft.errors import BackboneError, EvaluationError, LeaseLostError, SchemaError, StoreError
+from autopeft.store import Failure
 from autopeft.study import PARAMETERS, TrialState
 from search_spaces.configuration import uniform
 from search_spaces.methods.lora import Lora
-from workers import loop
-from workers.loop import WorkerSettings, run_worker
+from workers import inside, loop
+from workers.failures import TrialFailure
+from workers.inside import Inside
+from workers.loop import WorkerSettings
 from workers.stopping import Stop
 
 
@@ -61,18 +65,22 @@ class FakeStore:
         self._fail(verb)
         self.told.append((verb, *what))
 
-    def report(self, trial_id, attempt, measurement):
-        self._tell("report", trial_id, measurement)
+    def report(self, trial_id, attempt, measurement, environment=None):
+        self._tell("report", trial_id, measurement, environment)
 
     def report_diverged(self, trial_id, attempt, reason):
         self._tell("diverged", trial_id, reason)
 
-    def report_failure(self, trial_id, attempt, reason, traceback):
-        self._tell("failure", trial_id, reason, traceback)
+    def report_failure(self, trial_id, attempt, reason, traceback, failure="exception"):
+        self._tell("failure", trial_id, reason, traceback, failure)
         return TrialState.QUEUED
 
-    def hand_back(self, trial_id, attempt):
-        self._tell("hand_back", trial_id)
+    def report_lost(self, trial_id, attempt, reason, last_words=""):
+        self._tell("lost", trial_id, reason, last_words)
+        return TrialState.QUEUED
+
+    def hand_back(self, trial_id, attempt, reason=None, failure="preempted"):
+        self._tell("hand_back", trial_id, reason, failure)
 
     def reap(self, study=None):
         self.reaps += 1
@@ -99,19 +107,27 @@ def orders(study, make_order):
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings():
     def make(**fields):
-        return WorkerSettings(
-            **{"worker": "w", "study": "rooms-1", "artifacts": tmp_path, "idle_seconds": 0.05} | fields
-        )
+        return WorkerSettings(**{"worker": "w", "study": "rooms-1", "idle_seconds": 0.05} | fields)
 
     return make
+
+
+@pytest.fixture
+def run_worker(tmp_path):
+    """The loop with everything in this process."""
+
+    def run(open_store, settings, stop=None):
+        return loop.run_worker(open_store, settings, Inside(settings.device, tmp_path), stop)
+
+    return run
 
 
 def evaluations(monkeypatch, *outcomes):
     """Makes evaluate do, order by order: raise an error, or call a function."""
     waiting = deque(outcomes)
-    real = loop.evaluate
+    real = inside.evaluate
 
     def evaluate(order, resident, artifacts, between_steps):
         outcome = waiting.popleft() if waiting else None
@@ -121,7 +137,7 @@ def evaluations(monkeypatch, *outcomes):
             outcome(between_steps)
         return real(order, resident, artifacts, between_steps)
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(inside, "evaluate", evaluate)
 
 
 def spin(seconds):
@@ -136,7 +152,7 @@ def spin(seconds):
     return steps
 
 
-def test_a_worker_reports_every_order_and_ends_when_nothing_comes(orders, settings):
+def test_a_worker_reports_every_order_and_ends_when_nothing_comes(orders, settings, run_worker):
     store = FakeStore(orders)
     assert run_worker(store.open, settings(environment={"torch": "2"})) == 3
     assert store.verbs == [("report", 100), ("report", 101), ("report", 102)]
@@ -145,13 +161,13 @@ def test_a_worker_reports_every_order_and_ends_when_nothing_comes(orders, settin
     assert store.reaps >= 1
 
 
-def test_a_worker_ends_after_so_many_trials(orders, settings):
+def test_a_worker_ends_after_so_many_trials(orders, settings, run_worker):
     store = FakeStore(orders)
     assert run_worker(store.open, settings(max_trials=2)) == 2
     assert len(store.orders) == 1
 
 
-def test_a_trial_that_fails_is_reported_with_its_traceback_and_the_next_is_taken(orders, settings, monkeypatch):
+def test_a_trial_that_fails_is_told_with_its_traceback_and_the_next_is_taken(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders)
     evaluations(monkeypatch, EvaluationError("no gradient"), ZeroDivisionError("division by zero"))
     run_worker(store.open, settings())
@@ -161,7 +177,40 @@ def test_a_trial_that_fails_is_reported_with_its_traceback_and_the_next_is_taken
     assert "Traceback" in store.told[1][3]
 
 
-def test_divergence_is_data(orders, settings, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "verb"),
+    [
+        ("exception", "failure"),
+        ("gpu memory", "failure"),
+        ("hang", "failure"),
+        ("lost", "lost"),
+        ("diverged", "diverged"),
+    ],
+)
+def test_each_kind_of_failure_is_told_as_what_it_is(orders, settings, monkeypatch, run_worker, kind, verb):
+    store = FakeStore(orders[:2])
+    evaluations(monkeypatch, TrialFailure(Failure(kind), "no", "Traceback"))
+    assert run_worker(store.open, settings()) == 2
+    assert store.verbs == [(verb, 100), ("report", 101)]
+
+
+def test_a_full_disk_blames_the_worker_which_ends(orders, settings, monkeypatch, run_worker):
+    store = FakeStore(orders)
+    evaluations(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(EvaluationError, match=r"No space left on device .* free some space"):
+        run_worker(store.open, settings())
+    assert store.verbs == [("hand_back", 100)]
+    assert store.told[0][3] == "disk"
+
+
+def test_a_report_says_what_it_rests_on(orders, settings, run_worker, study):
+    store = FakeStore(orders[:1])
+    run_worker(store.open, settings())
+    assert store.told[0][3]["backbone"] == study.model.sha256
+    assert len(store.told[0][3]["data"]) == 64
+
+
+def test_divergence_is_data(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders[:1])
     monkeypatch.setattr("workers.training.loss_of", lambda logits, *_: logits.sum() * float("nan"))
     run_worker(store.open, settings())
@@ -169,7 +218,7 @@ def test_divergence_is_data(orders, settings, monkeypatch):
     assert "the training loss is nan" in store.told[0][2]
 
 
-def test_a_worker_that_must_end_hands_its_trial_back_and_takes_no_other(orders, settings, monkeypatch):
+def test_a_worker_that_must_end_hands_its_trial_back_and_takes_no_other(orders, settings, monkeypatch, run_worker):
     store, stop = FakeStore(orders), Stop()
 
     def end(between_steps):
@@ -181,7 +230,7 @@ def test_a_worker_that_must_end_hands_its_trial_back_and_takes_no_other(orders, 
     assert store.verbs == [("hand_back", 100)]
 
 
-def test_a_draining_worker_finishes_its_trial_first(orders, settings, monkeypatch):
+def test_a_draining_worker_finishes_its_trial_first(orders, settings, monkeypatch, run_worker):
     store, stop = FakeStore(orders), Stop()
 
     def drain(_between_steps):
@@ -192,7 +241,7 @@ def test_a_draining_worker_finishes_its_trial_first(orders, settings, monkeypatc
     assert store.verbs == [("report", 100)]
 
 
-def test_a_worker_without_an_idle_limit_waits_until_it_is_asked_to_end(settings):
+def test_a_worker_without_an_idle_limit_waits_until_it_is_asked_to_end(settings, run_worker):
     store, stop = FakeStore(), Stop()
     thread = threading.Thread(target=run_worker, args=(store.open, settings(idle_seconds=0.0), stop))
     thread.start()
@@ -203,7 +252,7 @@ def test_a_worker_without_an_idle_limit_waits_until_it_is_asked_to_end(settings)
     assert not thread.is_alive()
 
 
-def test_a_lost_lease_ends_the_trial_without_a_report(orders, settings, monkeypatch):
+def test_a_lost_lease_ends_the_trial_without_a_report(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders)
     store.lost = True
 
@@ -215,7 +264,7 @@ def test_a_lost_lease_ends_the_trial_without_a_report(orders, settings, monkeypa
     assert store.verbs == [("report", 101)]
 
 
-def test_a_cancelled_trial_is_handed_back_and_the_next_is_taken(orders, settings, monkeypatch):
+def test_a_cancelled_trial_is_handed_back_and_the_next_is_taken(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders)
     store.cancelled = True
 
@@ -227,7 +276,7 @@ def test_a_cancelled_trial_is_handed_back_and_the_next_is_taken(orders, settings
     assert store.verbs == [("hand_back", 100), ("report", 101)]
 
 
-def test_the_lease_is_renewed_while_a_trial_runs(orders, settings, monkeypatch):
+def test_the_lease_is_renewed_while_a_trial_runs(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders[:1])
     evaluations(monkeypatch, spin(0.5))
     run_worker(store.open, settings(lease_seconds=0.2))
@@ -236,7 +285,7 @@ def test_the_lease_is_renewed_while_a_trial_runs(orders, settings, monkeypatch):
     assert store.opened == 2
 
 
-def test_a_database_that_is_away_for_less_than_the_lease_costs_nothing(orders, settings, monkeypatch):
+def test_a_database_that_is_away_for_less_than_the_lease_costs_nothing(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders[:2])
     locked = [StoreError("database is locked") for _ in range(9)]
     store.failing = {"register_worker": locked[:1], "lease": locked[1:3], "beat": locked[3:5], "report": locked[5:]}
@@ -245,7 +294,7 @@ def test_a_database_that_is_away_for_less_than_the_lease_costs_nothing(orders, s
     assert store.verbs == [("report", 100), ("report", 101)]
 
 
-def test_a_database_that_is_away_for_longer_than_the_lease_ends_the_trial(orders, settings, monkeypatch):
+def test_a_database_that_is_away_for_longer_than_the_lease_ends_the_trial(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders)
     store.failing = {"beat": [StoreError("away") for _ in range(1000)]}
 
@@ -257,14 +306,14 @@ def test_a_database_that_is_away_for_longer_than_the_lease_ends_the_trial(orders
     assert store.verbs == [("report", 101)]
 
 
-def test_a_report_that_the_database_refuses_as_late_is_let_go(orders, settings):
+def test_a_report_that_the_database_refuses_as_late_is_let_go(orders, settings, run_worker):
     store = FakeStore(orders[:2])
     store.failing = {"report": [LeaseLostError("taken by another")]}
     assert run_worker(store.open, settings()) == 2
     assert store.verbs == [("report", 101)]
 
 
-def test_a_report_is_given_up_when_the_lease_has_run_out(orders, settings):
+def test_a_report_is_given_up_when_the_lease_has_run_out(orders, settings, run_worker):
     store = FakeStore(orders[:1])
     away = [StoreError("away") for _ in range(10_000)]
     store.failing = {"report": away, "beat": away}
@@ -272,7 +321,7 @@ def test_a_report_is_given_up_when_the_lease_has_run_out(orders, settings):
     assert store.told == []
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_worker_and_blames_no_trial(orders, settings, monkeypatch):
+def test_a_model_that_cannot_be_loaded_ends_the_worker_and_blames_no_trial(orders, settings, monkeypatch, run_worker):
     def refuse(*_):
         raise BackboneError("no such model here")
 
@@ -283,13 +332,13 @@ def test_a_model_that_cannot_be_loaded_ends_the_worker_and_blames_no_trial(order
     assert store.verbs == [("hand_back", 100)]
 
 
-def test_a_database_of_another_version_ends_the_worker(settings):
+def test_a_database_of_another_version_ends_the_worker(settings, run_worker):
     store = FakeStore()
     store.failing = {"lease": [SchemaError("upgrade autopeft")]}
     with pytest.raises(SchemaError):
         run_worker(store.open, settings())
 
 
-def test_a_device_that_is_not_there_ends_the_worker(settings):
+def test_a_device_that_is_not_there_ends_the_worker(settings, run_worker):
     with pytest.raises(EvaluationError, match="expected cpu or cuda"):
         run_worker(FakeStore().open, settings(device="abacus"))

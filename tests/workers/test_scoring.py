@@ -3,20 +3,34 @@ import dataclasses
 import pytest
 import torch
 
+from autopeft.adapters.anatomy import describe
 from autopeft.errors import DivergedError
+from search_spaces.configuration import uniform
+from search_spaces.methods.lora import Lora
 from workers.backbones import load_resident
+from workers.batches import training_order
 from workers.scoring import score_rows
+from workers.training import train
 
 
-def test_predictions_come_in_the_order_of_the_rows(resident):
+def test_predictions_come_in_the_order_of_the_rows(resident, monkeypatch):
+    monkeypatch.setattr("workers.scoring.SCORING_BATCH", 4)
+    resident.classifier.adapt(_strong(resident), seed=1)
+    train(resident.classifier, resident.train, training_order(60, 8, 30, 0, 0), 2e-2)
     scored = score_rows(resident.classifier, resident.validation, "accuracy")
-    for row in (0, 7, 29):
+    assert set(scored.predictions) == {0, 1}
+    for row in range(30):
         inputs, labels = resident.validation.batch(torch.tensor([row]).numpy(), torch.device("cpu"))
         predicted = resident.classifier(inputs).argmax(-1)
         assert scored.predictions[row] == predicted.item()
         assert scored.correct[row] == int(predicted.item() == labels.item())
     assert scored.value == pytest.approx(sum(scored.correct) / 30)
     assert len(scored.correct) == 30
+
+
+def _strong(resident):
+    backbone = describe(resident.classifier.model, "tiny")
+    return uniform(backbone, backbone.roles, Lora(4, 16.0), 2e-2)
 
 
 def test_the_loss_is_the_mean_over_rows(resident):

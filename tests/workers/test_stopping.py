@@ -11,7 +11,7 @@ from workers.stopping import Preempted, Stop, obey_signals
 
 @pytest.fixture
 def signals_restored():
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
     before = [signal.getsignal(number) for number in numbers]
     yield
     for number, handler in zip(numbers, before, strict=True):
@@ -34,6 +34,12 @@ def test_signals_end_at_once_or_after_the_trial():
 def test_the_death_of_the_parent_ends_at_once():
     assert not Stop(parent=os.getppid()).now
     assert Stop(parent=1 if os.getppid() != 1 else 2).now
+
+
+def test_after_its_time_a_worker_takes_no_trial_but_finishes_the_one_at_hand():
+    stop = Stop(until=time.monotonic() - 1.0)
+    assert (stop.requested, stop.now) == (True, False)
+    assert not Stop(until=time.monotonic() + 60.0).requested
 
 
 def test_waiting_ends_when_the_worker_is_asked_to_end():

@@ -38,10 +38,10 @@ def frozen_digest(classifier):
 
 def test_the_rate_warms_up_and_falls_to_nothing():
     shares = [rate_share(step, 100) for step in range(100)]
-    assert shares[:7] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0, 1.0])
-    assert shares[53] == pytest.approx(0.5)
-    assert shares[99] == pytest.approx(1 / 94)
-    assert shares[6:] == sorted(shares[6:], reverse=True)
+    assert shares[:11] == pytest.approx([*(step / 10 for step in range(1, 11)), 1.0])
+    assert shares[55] == pytest.approx(0.5)
+    assert shares[99] == pytest.approx(1 / 90)
+    assert shares[10:] == sorted(shares[10:], reverse=True)
     assert [rate_share(step, 2) for step in range(2)] == [1.0, 1.0]
     assert rate_share(0, 1) == 1.0
 

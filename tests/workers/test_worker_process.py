@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import ANY
 
 import pytest
 
@@ -14,6 +15,7 @@ from autopeft.study import PARAMETERS, Fidelity, Origin, Proposal, TrialState
 from search_spaces.configuration import uniform
 from search_spaces.methods.lora import Lora
 from workers.__main__ import main
+from workers.inside import Inside
 from workers.loop import WorkerSettings, run_worker
 
 
@@ -42,7 +44,8 @@ def start(url, artifacts, *more):
 
 def test_on_the_real_store_every_trial_is_complete_and_what_was_trained_is_recorded(queued, study, tmp_path):
     store, url = queued
-    assert run_worker(lambda: Store.open(url), WorkerSettings("w", study.name, tmp_path, idle_seconds=0.1)) == 3
+    settings = WorkerSettings("w", study.name, idle_seconds=0.1)
+    assert run_worker(lambda: Store.open(url), settings, Inside("cpu", tmp_path)) == 3
     trials = store.trials(study.name)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
     for trial in trials:
@@ -60,6 +63,12 @@ def test_a_worker_process_works_quietly_and_leaves_when_asked(queued, study, tmp
     assert store.counts(study.name)[TrialState.COMPLETE] == 3
     (worker,) = store.workers()
     assert worker.environment["torch"]
+    assert store.environments(study.name)[0] == {**worker.environment, "backbone": study.model.sha256, "data": ANY}
+
+
+def test_the_supervisor_loads_no_torch():
+    code = "import sys, workers.loop, workers.supervisor; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
 @pytest.mark.slow

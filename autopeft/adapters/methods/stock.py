@@ -1,45 +1,294 @@
-"""Methods that peft has: their configurations, and their insertion through ``peft.inject_adapter_in_model``.
+"""Methods that peft has: their configurations, their insertion through peft's own tuners, and what comes of them.
 
-The layers are peft's own; nothing is re-implemented. A method that peft has is one row in ``STOCK``.
+The layers are peft's own; nothing is re-implemented. A method that peft has is one row in ``STOCK``. Modules that
+differ in what peft keeps per configuration (block size, initialisation, …) are inserted in several calls, all under one
+adapter name: another name would silence the layers of the call before.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import peft
-from transformers import PreTrainedModel
+import torch
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 
 from search_spaces.methods import Method
+from search_spaces.methods.dora import Dora
+from search_spaces.methods.hira import Hira
+from search_spaces.methods.ia3 import Ia3
+from search_spaces.methods.lokr import Lokr
+from search_spaces.methods.lora import Lora
+from search_spaces.methods.norm import Norm
+from search_spaces.methods.oft import Oft
+from search_spaces.methods.vera import Vera
 
 ADAPTER_NAME = "autopeft"
 """Name under which peft keeps the adapters in the model."""
 
+_START = ("lora_A.weight", "lora_B.weight")
 
-def lora_config(modules: Mapping[str, Method]) -> peft.LoraConfig:
-    """A peft configuration for LoRA (arXiv 2106.09685) at modules named in full, each with its own rank and alpha.
 
-    The most frequent rank and alpha are the defaults, the others stand in the patterns.
+def _patterns(sizes: Mapping[str, Any], size: str, pattern: str) -> dict[str, Any]:
+    """The most frequent size as the default, the others by module name."""
+    usual = Counter(sizes.values()).most_common(1)[0][0]
+    return {size: usual, pattern: {name: value for name, value in sizes.items() if value != usual}}
+
+
+def _plain(alpha: float) -> float:
+    return int(alpha) if alpha.is_integer() else alpha
+
+
+def lora_config(modules: Mapping[str, Lora], *, transposed: bool = False) -> peft.LoraConfig:
+    """A peft configuration for LoRA at modules named in full, each with its own rank and alpha.
+
+    All have to share scaling and initialisation; the most frequent rank and alpha are the defaults.
     """
-    ranks = {name: method.rank for name, method in modules.items()}
-    alphas = {name: int(a) if (a := method.alpha).is_integer() else a for name, method in modules.items()}
-    rank, alpha = (Counter(sizes.values()).most_common(1)[0][0] for sizes in (ranks, alphas))
+    first = next(iter(modules.values()))
+    options: dict[str, Any] = {}
+    if first.init == "corda":
+        options["corda_config"] = peft.tuners.lora.config.CordaConfig(corda_method="kpm")
+    if first.init == "lora_ga":
+        options["lora_ga_config"] = peft.tuners.lora.config.LoraGAConfig()
     return peft.LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
         target_modules=list(modules),
-        rank_pattern={name: size for name, size in ranks.items() if size != rank},
-        alpha_pattern={name: size for name, size in alphas.items() if size != alpha},
+        **_patterns({name: method.rank for name, method in modules.items()}, "r", "rank_pattern"),
+        **_patterns({name: _plain(method.alpha) for name, method in modules.items()}, "lora_alpha", "alpha_pattern"),
+        use_rslora=first.scaling == "rank-stabilised",
+        # EVA's A is set afterwards, from the training rows
+        init_lora_weights=True if first.init in ("default", "eva") else first.init,
+        fan_in_fan_out=transposed,
+        lora_dropout=0.0,
+        bias="none",
+        **options,
+    )
+
+
+def _dora_config(modules: Mapping[str, Dora], *, transposed: bool) -> peft.LoraConfig:
+    return peft.LoraConfig(
+        target_modules=list(modules),
+        **_patterns({name: method.rank for name, method in modules.items()}, "r", "rank_pattern"),
+        **_patterns({name: _plain(method.alpha) for name, method in modules.items()}, "lora_alpha", "alpha_pattern"),
+        use_dora=True,
+        fan_in_fan_out=transposed,
         lora_dropout=0.0,
         bias="none",
     )
 
 
-STOCK: dict[str, Callable[[Mapping[str, Method]], peft.PeftConfig]] = {"lora": lora_config}
-"""For each method that stock peft has, what makes its configuration from full module names and sizes."""
+def _ia3_config(modules: Mapping[str, Ia3], *, transposed: bool, inputs: bool) -> peft.IA3Config:
+    names = list(modules)
+    return peft.IA3Config(target_modules=names, feedforward_modules=names if inputs else [], fan_in_fan_out=transposed)
 
 
-def inject(model: PreTrainedModel, method_name: str, modules: Mapping[str, Method]) -> None:
-    """Inserts one method at the modules of ``model`` that are named in full; the model stays the same object."""
-    peft.inject_adapter_in_model(STOCK[method_name](modules), model, adapter_name=ADAPTER_NAME)
+def _hira_config(modules: Mapping[str, Hira], *, transposed: bool) -> peft.HiraConfig:
+    # not by rank_pattern: peft 0.21.2 reads it and then builds every layer with r
+    rank = next(iter(modules.values())).rank
+    return peft.HiraConfig(target_modules=list(modules), r=rank, fan_in_fan_out=transposed)
+
+
+def _lokr_config(modules: Mapping[str, Lokr]) -> peft.LoKrConfig:
+    return peft.LoKrConfig(
+        target_modules=list(modules),
+        **_patterns({name: method.rank for name, method in modules.items()}, "r", "rank_pattern"),
+        **_patterns({name: _plain(method.alpha) for name, method in modules.items()}, "alpha", "alpha_pattern"),
+        decompose_factor=next(iter(modules.values())).factor,
+    )
+
+
+def _vera_config(modules: Mapping[str, Vera], *, transposed: bool) -> peft.VeraConfig:
+    first = next(iter(modules.values()))
+    return peft.VeraConfig(
+        target_modules=list(modules),
+        r=first.rank,
+        d_initial=first.d_initial,
+        projection_prng_key=first.projection_key,
+        save_projection=False,
+        fan_in_fan_out=transposed,
+    )
+
+
+def _oft_config(modules: Mapping[str, Oft]) -> peft.OFTConfig:
+    return peft.OFTConfig(target_modules=list(modules), oft_block_size=next(iter(modules.values())).block_size, r=0)
+
+
+def _norm_config(modules: Mapping[str, Norm]) -> peft.LNTuningConfig:
+    return peft.LNTuningConfig(target_modules=list(modules))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A method at a module, and what decides how peft has to be told.
+
+    Attributes:
+        method: With its sizes.
+        transposed: Whether the weight is kept as [in, out].
+        role: Of the module; empty for a norm.
+        moves: Whether its initialisation changes the frozen weight.
+    """
+
+    method: Method
+    transposed: bool = False
+    role: str = ""
+    moves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one method is told to peft.
+
+    Attributes:
+        config: Makes peft's configuration of modules whose ``key`` is the same.
+        key: What has to be equal for modules to share one configuration, as its keyword arguments where it takes them.
+    """
+
+    config: Callable[..., peft.PeftConfig]
+    key: Callable[[Any, Target], tuple[Any, ...]]
+    options: Callable[[Target], dict[str, Any]] = lambda target: {"transposed": target.transposed}
+
+
+def _no_options(_target: Target) -> dict[str, Any]:
+    return {}
+
+
+STOCK: dict[str, Row] = {
+    "vera": Row(_vera_config, lambda vera, _: (vera,)),
+    "lora": Row(lora_config, lambda lora, _: (lora.scaling, lora.init)),
+    "dora": Row(_dora_config, lambda *_: ()),
+    "hira": Row(_hira_config, lambda hira, _: (hira.rank,)),
+    "lokr": Row(_lokr_config, lambda lokr, _: (lokr.factor,), _no_options),
+    "oft": Row(_oft_config, lambda oft, _: (oft.block_size,), _no_options),
+    "norm": Row(_norm_config, lambda *_: (), _no_options),
+    "ia3": Row(
+        _ia3_config,
+        lambda _, target: (target.role == "down",),
+        lambda target: {"transposed": target.transposed, "inputs": target.role == "down"},
+    ),
+}
+"""For each method that stock peft has, how it is told; in the order of insertion, IA³ around any other."""
+
+
+def groups(targets: Mapping[str, Target]) -> Iterable[tuple[dict[str, Target], Callable[[], peft.PeftConfig]]]:
+    """The modules that share one peft configuration, and what makes it; all of one method.
+
+    Args:
+        targets: One method by full module name.
+    """
+    row = STOCK[next(iter(targets.values())).method.name]
+    parted: dict[tuple[Any, ...], dict[str, Target]] = {}
+    for name, target in targets.items():
+        parted.setdefault((target.transposed, *row.key(target.method, target)), {})[name] = target
+    for group in parted.values():
+        options = row.options(next(iter(group.values())))
+        methods = {name: target.method for name, target in group.items()}
+        yield group, lambda methods=methods, options=options: row.config(methods, **options)  # type: ignore[misc]
+
+
+def inject(model: nn.Module, config: peft.PeftConfig) -> None:
+    """Inserts peft's layers for ``config`` into ``model``, which stays the same object.
+
+    Not by ``inject_adapter_in_model``, which does the same but refuses VeRA: what VeRA shares lives in its layers.
+    """
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+    with warnings.catch_warnings():
+        # peft asks every layer for its widths, and does not know those of norms; it does not use them
+        warnings.filterwarnings("ignore", message="Unsupported layer type")
+        tuner(model, config, adapter_name=ADAPTER_NAME)
+    del model.peft_config
+
+
+def quiet_config(make: Callable[[], peft.PeftConfig]) -> peft.PeftConfig:
+    """What ``make`` makes, without VeRA's warning that its projection is not saved (it follows from the key)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Specified to not save vera_A and vera_B")
+        return make()
+
+
+@dataclass(slots=True)
+class StockPart:
+    """The peft layers around one module.
+
+    Attributes:
+        headless: The model that it is in.
+        path: Dotted name of the module in it.
+        method_names: Methods of the layers, innermost first.
+        original: The module's weight before an initialisation that changes it; None for the others.
+        start: Initial A and B of such an initialisation.
+    """
+
+    headless: nn.Module
+    path: str
+    method_names: tuple[str, ...]
+    original: Tensor | None = None
+    start: dict[str, Tensor] = field(default_factory=dict)
+
+    mergeable = True
+
+    @property
+    def layers(self) -> list[BaseTunerLayer]:
+        """Peft's layers, innermost first."""
+        found: list[BaseTunerLayer] = []
+        module: nn.Module | BaseTunerLayer = self.headless.get_submodule(self.path)
+        while isinstance(module, BaseTunerLayer):
+            found.insert(0, module)
+            module = module.base_layer
+        return found
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by its name in the headless model without peft's adapter name."""
+        named = {}
+        for layer in self.layers:
+            for name, parameter in layer.named_parameters():
+                if not name.startswith("base_layer."):
+                    plain = f".{name}.".replace(f".{ADAPTER_NAME}.", ".").strip(".")
+                    named[f"{self.path}.{plain}"] = parameter
+        return named
+
+    def kept(self) -> dict[str, Tensor]:
+        """What has to be saved beside: where training started, if that was taken off the weight."""
+        return {f"{self.path}.start.{name}": tensor for name, tensor in self.start.items()}
+
+    def note_start(self) -> None:
+        """Remembers the present A and B as the start."""
+        here = self.parameters()
+        self.start = {name: here[f"{self.path}.{name}"].detach().clone() for name in _START}
+
+    def restore(self, kept: Mapping[str, Tensor]) -> None:
+        """Takes a saved start off the weight, in place of the one that this insertion made."""
+        if self.original is None:
+            return
+        layer = self.layers[0]
+        weight = layer.get_base_layer().weight
+        self.start = {name: kept[f"{self.path}.start.{name}"].to(weight.device).clone() for name in _START}
+        low, high = (self.start[name].float() for name in _START)
+        product = layer.scaling[ADAPTER_NAME] * high @ low
+        with torch.no_grad():
+            original = self.original.to(weight.device)
+            weight.copy_(original - (product.T if layer.fan_in_fan_out else product).to(original.dtype))
+
+    def merge(self) -> None:
+        """Folds the layers into the module, innermost first."""
+        with torch.no_grad():
+            for layer in self.layers:
+                layer.merge(adapter_names=[ADAPTER_NAME])
+        self._unwrap()
+
+    def take_out(self) -> None:
+        """Takes the layers out and puts a changed weight back."""
+        self._unwrap()
+        if self.original is not None:
+            weight = self.headless.get_parameter(f"{self.path}.weight")
+            with torch.no_grad():
+                weight.copy_(self.original)
+
+    def _unwrap(self) -> None:
+        module = self.headless.get_submodule(self.path)
+        if isinstance(module, BaseTunerLayer):
+            parent, _, child = self.path.rpartition(".")
+            setattr(self.headless.get_submodule(parent), child, module.get_base_layer())

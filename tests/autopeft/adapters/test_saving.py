@@ -23,7 +23,7 @@ def trained(make_model, tmp_path):
     with torch.no_grad():
         for parameter in adapter_parameters(model).values():
             parameter.normal_(0.0, 0.5)
-    save_adapter(model, plan, tmp_path)
+    save_adapter(model, tmp_path)
     return model.eval(), plan, tmp_path
 
 

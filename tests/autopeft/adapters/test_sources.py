@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_gives_one_clear_line(folder, damage, message):
     ("source", "message"),
     [
         ("./no/such/folder", "no such folder"),
-        ("no-such-org/no-such-model", "neither a folder nor in the local hub cache"),
+        ("no-such-org/no-such-model", "neither a folder nor whole in the local hub cache"),
         ("", "no such folder|neither"),
         ("a b", "no such folder"),
     ],
@@ -137,6 +137,9 @@ def test_a_checkpoint_in_the_hub_cache_is_found_without_a_network(folder, tmp_pa
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BackboneError, match="nor whole in the local hub cache"):
+        resolve("org/tiny")
+    (cache / "snapshots" / "abc" / "vocab.txt").write_text("[PAD]\n")
     assert resolve("org/tiny").name == "org/tiny"
 
 

@@ -118,7 +118,7 @@ def test_reading_commands_do_not_write(autopeft, record, tmp_path):
         (["export", "2", "--to", "zip", "-o", "out", "--db", "{record}"], 2, "zip"),
         (["train", "nowhere"], 3, "nowhere"),
         (["search", "--print-config", "-o", "buget=3"], 2, "did you mean 'budget'"),
-        (["search", "--trials", "none"], 2, "none"),
+        (["search", "--trials", "none"], 2, "--trials"),
         (["search", "--db", "sqlite:x"], 2, "sqlite:///FILE"),
         (["space", "show", "nowhere.yaml"], 2, "nowhere.yaml"),
     ],

@@ -95,29 +95,37 @@ def plan_for(study_backbone_layers, roles, seed=0):
     return Configuration(tuple(rows), Training(1.5e-3))
 
 
-@pytest.fixture
-def finished(checkpoint, tmp_path):
-    """A finished trial on a tiny checkpoint."""
+@pytest.fixture(scope="session")
+def finished(checkpoint, tmp_path_factory):
+    """A finished trial on a tiny checkpoint; the same one again unless ``fresh``, for tests that damage its files."""
+    made = {}
 
-    def make(family, pooling, configuration=None, number=7):
-        from autopeft.adapters.models import backbone_shapes, model_spec
-
-        spec = model_spec(str(checkpoint(family)), pooling)
-        backbone = backbone_shapes(spec.source)
-        study = study_of(spec, backbone)
-        plan = configuration or plan_for(backbone.layer_count, backbone.roles)
-        artifacts = tmp_path / "artifacts"
-        relative = f"{study.name}/trial-{number}/attempt-1"
-        sha256 = _train(spec, plan, artifacts / relative)
-        values = {study.metric: 0.875, "loss": 0.3, "train_seconds": 1.0, "evaluate_seconds": 0.5}
-        values[PARAMETERS] = trainable_parameters(plan, backbone)
-        measurement = Measurement(0, values, artifact=relative, sha256=sha256)
-        trial = Trial(
-            number, plan, plan.digest, TrialState.COMPLETE, Origin.MODEL, None, 0, 1, 1, None, values, None
-        )  # fmt: skip
-        return Finished(study, trial, measurement, artifacts)
+    def make(family, pooling, configuration=None, fresh=False):
+        key = family, pooling, configuration
+        if fresh or key not in made:
+            done = _finish(checkpoint(family), pooling, configuration, tmp_path_factory.mktemp("artifacts"))
+            if fresh:
+                return done
+            made[key] = done
+        return made[key]
 
     return make
+
+
+def _finish(folder, pooling, configuration, artifacts, number=7):
+    from autopeft.adapters.models import backbone_shapes, model_spec
+
+    spec = model_spec(str(folder), pooling)
+    backbone = backbone_shapes(spec.source)
+    study = study_of(spec, backbone)
+    plan = configuration or plan_for(backbone.layer_count, backbone.roles)
+    relative = f"{study.name}/trial-{number}/attempt-1"
+    sha256 = _train(spec, plan, artifacts / relative)
+    values = {study.metric: 0.875, "loss": 0.3, "train_seconds": 1.0, "evaluate_seconds": 0.5}
+    values[PARAMETERS] = trainable_parameters(plan, backbone)
+    measurement = Measurement(0, values, artifact=relative, sha256=sha256)
+    trial = Trial(number, plan, plan.digest, TrialState.COMPLETE, Origin.MODEL, None, 0, 1, 1, None, values, None)
+    return Finished(study, trial, measurement, artifacts)
 
 
 def study_of(spec, backbone):
@@ -149,8 +157,7 @@ def _train(spec, plan, folder):
 
     from autopeft.adapters.models import load_classifier
     from autopeft.adapters.plan import apply
-    from autopeft.adapters.saving import save_adapter
-    from autopeft.export.trained import artifact_sha256
+    from autopeft.adapters.saving import artifact_sha256, save_adapter
 
     classifier = load_classifier(spec, len(LABELS), False, seed=1)
     apply(classifier.model, plan, seed=2)
@@ -158,6 +165,6 @@ def _train(spec, plan, folder):
     with torch.no_grad():
         for parameter in classifier.trained_parameters().values():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    save_adapter(classifier.model, plan, folder)
+    save_adapter(classifier.model, folder)
     classifier.save_head(folder)
     return artifact_sha256(folder)

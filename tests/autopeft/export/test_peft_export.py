@@ -24,11 +24,13 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=CASES, ids=[f"{family}-{pooling}" for family, pooling in CASES])
-def exported(request, finished, tmp_path):
+@pytest.fixture(scope="module", params=CASES, ids=[f"{family}-{pooling}" for family, pooling in CASES])
+def exported(request, finished, tmp_path_factory):
     family, pooling = request.param
     done = finished(family, pooling)
-    folder = export_trial(done.study, done.trial, done.measurement, done.artifacts, "peft", tmp_path / "out")
+    folder = export_trial(
+        done.study, done.trial, done.measurement, done.artifacts, "peft", tmp_path_factory.mktemp("exported")
+    )
     return done, folder
 
 
@@ -128,7 +130,7 @@ def test_an_export_that_stock_peft_reads_otherwise_is_refused_and_leaves_nothing
     with pytest.raises(ExportError, match="verification failed") as failure:
         export_trial(done.study, done.trial, done.measurement, done.artifacts, "peft", tmp_path / "out")
     assert failure.value.exit_code == 6
-    assert [path.name for path in tmp_path.iterdir()] == ["artifacts"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_head_alone_is_refused_with_the_target_that_holds_it(finished, tmp_path: Path):
@@ -139,7 +141,7 @@ def test_the_head_alone_is_refused_with_the_target_that_holds_it(finished, tmp_p
 
 
 def test_an_adapter_that_changed_after_it_was_recorded_is_refused(finished, tmp_path: Path):
-    done = finished("bert", "mean")
+    done = finished("bert", "mean", fresh=True)
     file = done.artifacts / done.measurement.artifact / "head.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file)
     with pytest.raises(ExportError, match="have changed"):

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
 
+from autopeft.optimizer.demands import Demands
+from autopeft.optimizer.evidence import believe
+from autopeft.optimizer.history import History
 from autopeft.pareto import Scale
 from autopeft.study import PARAMETERS, Direction, Objective, Observation
 from search_spaces.presets import layerwise
@@ -43,9 +46,12 @@ class Question:
             plans.setdefault(plan.digest, plan)
         return list(plans.values())
 
-    def ask(self, proposer, observations=(), pending=(), count=1, seed=0):
-        generator = np.random.default_rng(seed)
-        return proposer.propose(self.space, self.scale, OBJECTIVES, observations, pending, count, generator)
+    def ask(self, proposer, observations=(), pending=(), count=1, seed=0, objectives=OBJECTIVES, **demands):
+        generator, wishes = np.random.default_rng(seed), Demands(**demands)
+        return proposer.propose(self.space, self.scale, objectives, observations, pending, count, generator, wishes)
+
+    def belief(self, observations, pending=(), objectives=OBJECTIVES, **demands):
+        return believe(History.of(self.space, self.scale, objectives, observations, pending, Demands(**demands)))
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """What every proposer promises, on each of them."""
 
+import subprocess
+import sys
+
 import pytest
 
 from autopeft.errors import BudgetError, ConfigurationError
@@ -7,8 +10,11 @@ from autopeft.optimizer import PROPOSERS, make_proposer
 from search_spaces.configuration import Configuration, LayerPlan, Training, uniform
 from search_spaces.methods.lora import Lora
 
+SLOW = ("gpsampler", "botorch", "saasbo-map")
+CHEAP = [name for name in PROPOSERS if name not in (*SLOW, "saasbo-nuts")]
 
-@pytest.fixture(params=PROPOSERS)
+
+@pytest.fixture(params=[*CHEAP, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def proposer(request):
     return make_proposer(request.param, initial_count=4, seed=3)
 
@@ -111,5 +117,20 @@ class TestEveryProposer:
 
 
 def test_an_unknown_proposer_names_those_there_are():
-    with pytest.raises(ConfigurationError, match="proposer 'bo': expected one of closed-form, random, sobol"):
+    with pytest.raises(
+        ConfigurationError, match="proposer 'bo': expected one of closed-form, random, sobol, evolution, tpe"
+    ):
         make_proposer("bo", 4, 0)
+
+
+def test_nuts_without_its_libraries_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"jax and numpyro not installed.*pip install jax numpyro"):
+        make_proposer("saasbo-nuts", 4, 0)
+
+
+def test_the_heavy_libraries_are_loaded_only_when_asked_for():
+    code = "import sys\nfrom autopeft.optimizer import make_proposer\nmake_proposer('closed-form', 4, 0)\n"
+    code += "make_proposer('evolution', 4, 0), make_proposer('botorch', 4, 0)\n"
+    code += "print(*{'torch', 'optuna', 'botorch'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []

@@ -8,6 +8,7 @@ from scipy.stats import lognorm, multivariate_normal
 from autopeft.optimizer.surrogate import (
     GaussianProcess,
     Hyperparameters,
+    Samples,
     matern,
     negative_log_posterior,
     squared_distances,
@@ -58,10 +59,10 @@ def test_the_gradient_is_that_of_finite_differences(count, dimension):
     features, values = features[:, :dimension], np.random.default_rng(2).standard_normal(count)
 
     def loss(at):
-        return negative_log_posterior(at, features, values)[0]
+        return negative_log_posterior(at, Samples.single(features, values))[0]
 
     def gradient(at):
-        return negative_log_posterior(at, features, values)[1]
+        return negative_log_posterior(at, Samples.single(features, values))[1]
 
     at = theta(dimension)
     assert check_grad(loss, gradient, at, epsilon=1e-6) < 1e-4 * (1 + np.linalg.norm(gradient(at)))
@@ -81,7 +82,10 @@ def test_the_loss_is_likelihood_times_prior():
         return likelihood + prior
 
     one, other = theta(seed=1), theta(seed=2)
-    ours = negative_log_posterior(one, features, values)[0] - negative_log_posterior(other, features, values)[0]
+    ours = (
+        negative_log_posterior(one, Samples.single(features, values))[0]
+        - negative_log_posterior(other, Samples.single(features, values))[0]
+    )
     assert ours == pytest.approx(log_posterior(other) - log_posterior(one))
 
 
@@ -89,7 +93,9 @@ def test_the_posterior_is_that_of_a_naive_computation():
     features, values = data()
     at = np.random.default_rng(3).random((7, 4))
     hyperparameters = Hyperparameters.from_vector(theta())
-    mean, deviation = GaussianProcess(features, 10 + 2 * values, hyperparameters, 10.0, 2.0).posterior(at)
+    mean, deviation = GaussianProcess(Samples.single(features, 10 + 2 * values), hyperparameters, 10.0, 2.0).posterior(
+        at
+    )
     expected_mean, expected_deviation = naive_posterior(features, values, at, hyperparameters)
     assert mean == pytest.approx(10 + 2 * expected_mean)
     assert deviation == pytest.approx(2 * expected_deviation)
@@ -102,7 +108,7 @@ def test_the_posterior_is_botorchs():
     features, values = data()
     values = (values - values.mean()) / values.std()
     at = np.random.default_rng(3).random((7, 4))
-    ours = GaussianProcess.fit(features, values)
+    ours = GaussianProcess.fit(Samples.single(features, values))
     model = models.SingleTaskGP(
         torch.tensor(features),
         torch.tensor(values)[:, None],
@@ -121,7 +127,7 @@ def test_the_posterior_is_botorchs():
 
 def test_a_fit_finds_what_matters():
     features, values = data(60, 6)
-    process = GaussianProcess.fit(features, values)
+    process = GaussianProcess.fit(Samples.single(features, values))
     lengthscales = process.hyperparameters.lengthscales
     assert lengthscales[0] < lengthscales[1] < lengthscales[2:].min()
     test_features, test_values = data(200, 6, seed=9)
@@ -132,24 +138,94 @@ def test_a_fit_finds_what_matters():
 @pytest.mark.parametrize("values", [[0.7], [0.7] * 5, [0.1 + 0.2, 0.3, 0.3], [0.0] * 4])
 def test_values_without_spread_give_a_flat_mean_and_an_honest_doubt(values):
     features = np.random.default_rng(0).random((len(values), 3))
-    mean, deviation = GaussianProcess.fit(features, np.array(values)).posterior(np.random.default_rng(1).random((5, 3)))
+    mean, deviation = GaussianProcess.fit(Samples.single(features, np.array(values))).posterior(
+        np.random.default_rng(1).random((5, 3))
+    )
     assert mean == pytest.approx(np.full(5, values[-1]))
     assert deviation.min() > 1e-3
 
 
 def test_equal_features_with_different_values_are_noise():
     features = np.repeat(np.random.default_rng(0).random((10, 3)), 2, axis=0)
-    process = GaussianProcess.fit(features, np.tile([0.0, 1.0], 10))
+    process = GaussianProcess.fit(Samples.single(features, np.tile([0.0, 1.0], 10)))
     mean, _ = process.posterior(features)
     assert mean == pytest.approx(np.full(20, 0.5), abs=0.05)
 
 
 def test_believing_keeps_the_mean_and_removes_doubt():
     features, values = data()
-    process = GaussianProcess.fit(features, values)
+    process = GaussianProcess.fit(Samples.single(features, values))
     at = np.random.default_rng(3).random((3, 4))
     believed = process.believing(at)
     elsewhere = np.random.default_rng(4).random((5, 4))
     assert believed.posterior(elsewhere)[0] == pytest.approx(process.posterior(elsewhere)[0], abs=1e-6)
     assert (believed.posterior(at)[1] < process.posterior(at)[1]).all()
     assert process.believing(at[:0]) is process
+
+
+def repeats(count=12, dimension=3, seed=0):
+    """Features, and one to four values at each."""
+    generator = np.random.default_rng(seed)
+    features = generator.random((count, dimension))
+    groups = [list(row.sum() + 0.1 * generator.standard_normal(1 + i % 4)) for i, row in enumerate(features)]
+    return features, groups
+
+
+def test_grouped_repeats_have_the_likelihood_of_all_their_rows():
+    features, groups = repeats()
+    flat = Samples.single(np.repeat(features, [len(g) for g in groups], axis=0), np.concatenate(groups))
+    counts = np.array([len(group) for group in groups])
+    means = np.array([np.mean(group) for group in groups])
+    squares = sum(np.sum((np.array(g) - m) ** 2) for g, m in zip(groups, means, strict=True))
+    grouped = Samples(features, means, 1 / counts, squares, int((counts - 1).sum()))
+    one, other = theta(3, seed=1), theta(3, seed=2)
+    difference = [negative_log_posterior(one, s)[0] - negative_log_posterior(other, s)[0] for s in (flat, grouped)]
+    assert difference[0] == pytest.approx(difference[1])
+    gradients = [negative_log_posterior(one, s)[1] for s in (flat, grouped)]
+    assert gradients[0] == pytest.approx(gradients[1])
+
+
+def test_grouped_repeats_have_the_posterior_of_all_their_rows():
+    features, groups = repeats()
+    counts = [len(group) for group in groups]
+    flat = Samples.single(np.repeat(features, counts, axis=0), np.concatenate(groups))
+    grouped = Samples(features, np.array([np.mean(g) for g in groups]), 1 / np.array(counts))
+    at, hyperparameters = np.random.default_rng(5).random((6, 3)), Hyperparameters.from_vector(theta(3))
+    mean, deviation = GaussianProcess(flat, hyperparameters, 1.0, 2.0).posterior(at)
+    assert GaussianProcess(grouped, hyperparameters, 1.0, 2.0).posterior(at)[0] == pytest.approx(mean)
+    assert GaussianProcess(grouped, hyperparameters, 1.0, 2.0).posterior(at)[1] == pytest.approx(deviation)
+
+
+def test_a_point_whose_repeats_scatter_more_is_trusted_less():
+    calm, wild = [0.50, 0.51, 0.49], [0.2, 0.8, 0.5]
+    samples = Samples.grouped(np.eye(3), [calm, wild, [0.4]])
+    assert samples.factors[0] < 1 / 3 < samples.factors[1]
+    assert samples.factors[2] == 1
+    assert samples.degrees == 4
+
+
+def test_without_repeats_grouping_changes_nothing():
+    features, values = data()
+    grouped = Samples.grouped(features, [[value] for value in values])
+    assert grouped.values == pytest.approx(values)
+    assert (grouped.factors == 1).all()
+    assert (grouped.squares, grouped.degrees) == (0, 0)
+
+
+def test_draws_have_the_posteriors_moments():
+    features, values = data()
+    process = GaussianProcess.fit(Samples.single(features, values))
+    at = np.vstack([features[:2], features[:1], np.random.default_rng(3).random((2, 4))])
+    draws = process.draw(at, 20000, np.random.default_rng(0))
+    mean, deviation = process.posterior(at)
+    assert draws.mean(axis=0) == pytest.approx(mean, abs=0.01)
+    assert draws.std(axis=0) == pytest.approx(deviation, rel=0.05)
+    assert draws[:, 0] == pytest.approx(draws[:, 2], abs=1e-6)
+
+
+def test_many_rows_are_fitted_on_some_and_conditioned_on_all():
+    features, values = data(400)
+    process = GaussianProcess.fit(Samples.single(features, values))
+    assert len(process.samples.values) == 400
+    mean, _ = process.posterior(features)
+    assert np.sqrt(np.mean((mean - values) ** 2)) < 0.08

@@ -1,10 +1,12 @@
 """The promise of the store, the same on SQLite and PostgreSQL."""
 
+import itertools
+
 import pytest
 from sqlalchemy.exc import DBAPIError
 
 from autopeft.errors import ConfigurationError, LeaseLostError, NotFoundError, StoreError
-from autopeft.store import Outcome, Reader, Store
+from autopeft.store import Failure, Outcome, Reader, Store
 from autopeft.study import FrontRecord, Origin, TrialState
 
 
@@ -225,20 +227,33 @@ class TestLeases:
         )
         assert (running.outcome, running.finished_at, running.worker) == (None, None, "v")
 
-    def test_lost_three_times_on_two_workers_is_quarantined(self, filled, wait_no_longer):
-        for worker in ("a", "a", "b"):
-            assert filled.lease(worker, None, lease_seconds=-1).number == 0
+    def test_a_trial_that_kills_what_runs_it_is_quarantined(self, filled, measured, wait_no_longer):
+        for _ in range(2):
+            healthy = filled.lease("c", None)
+            filled.report(healthy.trial_id, healthy.attempt, measured(artifact=None))
+        workers = itertools.cycle("ab")
+        while filled.counts("aspects")[TrialState.QUARANTINED] == 0:
+            assert filled.lease(next(workers), None, lease_seconds=-1).number == 2
             filled.reap()
             wait_no_longer()
-        trial = filled.trial("aspects", 0)
-        assert (trial.state, trial.error) == (TrialState.QUARANTINED, "lost 3 times, with the workers a, b")
+        trial = filled.trial("aspects", 2)
+        assert trial.attempt == 9
+        assert trial.error.startswith("lost 9 times, with the workers a, b; last: worker a was lost")
 
-    def test_one_bad_worker_quarantines_nothing(self, filled, wait_no_longer):
-        for _ in range(6):
+    def test_one_worker_that_loses_whatever_it_takes_quarantines_nothing(self, filled, wait_no_longer):
+        for _ in range(30):
             filled.lease("a", None, lease_seconds=-1)
             filled.reap()
-            wait_no_longer()
-        assert filled.trial("aspects", 0).state is TrialState.QUEUED
+        assert filled.counts("aspects")[TrialState.QUARANTINED] == 0
+
+    def test_a_loss_that_the_worker_explains_is_the_trials_error(self, filled, wait_no_longer):
+        order = filled.lease("a", None)
+        for _ in range(2):
+            state = filled.report_lost(order.trial_id, order.attempt, "killed by SIGSEGV", "Fatal error")
+            assert state is TrialState.QUEUED
+        assert filled.trial("aspects", 0).error == "killed by SIGSEGV\nFatal error"
+        [attempt] = filled.attempts("aspects", 0)
+        assert (attempt.outcome, attempt.failure, attempt.traceback) == (Outcome.LOST, Failure.LOST, "Fatal error")
 
     def test_failures_and_losses_are_counted_apart(self, filled, wait_no_longer):
         for worker in ("a", "b"):
@@ -249,6 +264,81 @@ class TestLeases:
         filled.hand_back(order.trial_id, order.attempt)
         order = filled.lease("c", None)
         assert filled.report_failure(order.trial_id, order.attempt, "x", "") is TrialState.QUEUED
+
+
+class TestFailures:
+    def test_every_kind_is_kept_and_counted(self, filled, wait_no_longer):
+        def attempt():
+            wait_no_longer()
+            return filled.lease("w", None)
+
+        kinds = [Failure.EXCEPTION, Failure.HANG]
+        for kind in kinds:
+            order = attempt()
+            filled.report_failure(order.trial_id, order.attempt, "no", "Traceback", kind)
+        order = attempt()
+        filled.hand_back(order.trial_id, order.attempt, "the disk is full", Failure.DISK)
+        order = attempt()
+        filled.hand_back(order.trial_id, order.attempt)
+        order = attempt()
+        filled.report_diverged(order.trial_id, order.attempt, "nan")
+        assert [one.failure for one in filled.attempts("aspects", 0)] == kinds
+        assert [one.failure for one in filled.attempts("aspects", 1)] == ["disk", "preempted", "diverged"]
+        assert filled.attempts("aspects", 1)[0].reason == "the disk is full"
+        assert filled.failures("aspects") == dict.fromkeys(["diverged", "disk", "exception", "hang", "preempted"], 1)
+
+    def test_a_measurement_is_no_failure(self, filled, measured):
+        order = filled.lease("w", None)
+        filled.report(order.trial_id, order.attempt, measured())
+        assert filled.failures("aspects") == {}
+        assert filled.attempts("aspects", 0)[0].failure is None
+
+    def test_what_a_measurement_rests_on_is_kept_with_its_attempt(self, filled, measured):
+        filled.register_worker("w", "host", "cpu", 1, {"torch": "2"})
+        order = filled.lease("w", None)
+        assert filled.environments("aspects") == {}
+        filled.report(order.trial_id, order.attempt, measured(), {"data": "abc"})
+        assert filled.environments("aspects") == {0: {"torch": "2", "data": "abc"}}
+
+
+class TestByHand:
+    def fail(self, store, wait_no_longer, number):
+        for _ in range(2):
+            wait_no_longer()
+            order = store.lease("w", None)
+            assert order.number == number
+            store.report_failure(order.trial_id, order.attempt, "no", "")
+
+    def test_what_failed_is_queued_again_with_a_clean_slate(self, filled, wait_no_longer, measured):
+        self.fail(filled, wait_no_longer, 0)
+        assert filled.retry("aspects") == [0]
+        trial = filled.trial("aspects", 0)
+        assert (trial.state, trial.error) == (TrialState.QUEUED, None)
+        self.fail(filled, wait_no_longer, 0)
+        assert filled.retry("aspects") == [0]
+        order = filled.lease("w", None)
+        filled.report(order.trial_id, order.attempt, measured(artifact=None))
+        assert filled.retry("aspects") == []
+        assert len(filled.attempts("aspects", 0)) == 5
+
+    def test_a_running_trial_is_taken_from_its_worker(self, filled, measured):
+        order = filled.lease("w", None)
+        assert filled.requeue("aspects", 0) is TrialState.RUNNING
+        with pytest.raises(LeaseLostError):
+            filled.report(order.trial_id, order.attempt, measured())
+        assert filled.lease("v", None).attempt == 2
+
+    def test_a_cancelled_trial_may_come_back(self, filled):
+        filled.cancel("aspects", 0)
+        assert filled.requeue("aspects", 0) is TrialState.CANCELLED
+        assert filled.lease("w", None).number == 0
+        assert "requeued" in [event.kind for event in filled.events("aspects")]
+
+    def test_a_measurement_is_never_thrown_away(self, filled, measured):
+        order = filled.lease("w", None)
+        filled.report(order.trial_id, order.attempt, measured())
+        with pytest.raises(StoreError, match="trial 0 of study 'aspects' is COMPLETE"):
+            filled.requeue("aspects", 0)
 
 
 class TestCancel:

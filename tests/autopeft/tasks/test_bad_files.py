@@ -24,8 +24,8 @@ def test_a_path_that_is_not_there_is_said(tmp_path):
 
 
 def test_an_unknown_file_format_lists_the_known(tmp_path):
-    (tmp_path / "train.txt").write_text("hello")
-    refused(tmp_path / "train.txt", r"ends in '\.txt'; expected one of \.jsonl, \.json, \.csv, \.tsv, \.parquet")
+    (tmp_path / "train.doc").write_text("hello")
+    refused(tmp_path / "train.doc", r"ends in '\.doc'; expected one of \.jsonl, \.json, \.csv, \.tsv, \.parquet")
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])

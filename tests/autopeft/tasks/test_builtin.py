@@ -20,8 +20,8 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others(split):
 
 def test_the_rows_of_seed_zero_are_these_on_every_machine():
     first = generate_split("train", 2, 0)
-    assert first.texts[0] == "The pool was great; the bill was the opposite."
-    assert (first.pairs[0], ASPECT_LABELS[first.labels[0]]) == ("waiter", "not mentioned")
+    assert first.texts[0] == "The bar seemed anything but brilliant, while the coffee was awful."
+    assert (first.pairs[0], ASPECT_LABELS[first.labels[0]]) == ("service", "not mentioned")
 
 
 @pytest.mark.parametrize("seeds", [(0, 0, 0), (0, 1, 2)])

@@ -80,7 +80,7 @@ def test_a_poisoned_saved_test_split_is_not_opened(save):
     for file in (folder / "test").iterdir():
         file.write_bytes(b"\x00")
     task = load_task(TaskSpec(f"hf:{folder}"))
-    with pytest.raises(TaskError, match="test cannot be read"):
+    with pytest.raises(TaskError, match="cannot be read"):
         task.read_test()
 
 
@@ -97,6 +97,13 @@ def test_a_single_saved_data_set_is_training_rows(tmp_path):
 def test_a_saved_folder_without_train_lists_its_splits(save):
     folder = save("own", "reviews", GLUE["sst2"], {"test": [0, 1]})
     with pytest.raises(TaskError, match="own/reviews has the splits test; expected one named train"):
+        load_task(TaskSpec(str(folder)))
+
+
+@pytest.mark.parametrize("empty", ["train", "validation"])
+def test_a_saved_split_without_rows_is_said(empty, save):
+    folder = save("own", "reviews", GLUE["sst2"], {"train": [0, 1], "validation": [0, 1]} | {empty: []})
+    with pytest.raises(TaskError, match=f"{empty} holds no rows"):
         load_task(TaskSpec(str(folder)))
 
 

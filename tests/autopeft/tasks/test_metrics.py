@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from autopeft.errors import TaskError
+from autopeft.tasks.kinds import TaskKind
 from autopeft.tasks.metrics import METRICS, find_metric, score
 
 PREDICTED = np.array([0, 1, 1, 2, 2, 2, 0, 1])
@@ -82,7 +83,7 @@ def test_every_metric_is_finite_whatever_is_predicted(metric):
         assert np.isfinite(score(metric, labels * 1e300, labels * 1e-300))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [name for name in METRICS if name != "likelihood"])
 def test_the_right_answer_scores_one(metric):
     labels = np.array([0.5, 1.0, 4.0]) if METRICS[metric].is_regression else np.array([0, 1, 1, 0])
     assert score(metric, labels, labels) == pytest.approx(1.0)
@@ -107,3 +108,16 @@ def test_what_cannot_be_scored_is_refused(predicted, labels):
 def test_an_unknown_metric_names_the_known_ones():
     with pytest.raises(TaskError, match="'rouge'; expected one of accuracy, macro_f1, f1, matthews, pearson"):
         find_metric("rouge")
+
+
+def test_a_likelihood_is_the_geometric_mean_over_tokens():
+    assert score("likelihood", np.log([0.5, 0.25]), np.array([1, 2])) == pytest.approx((0.5 * 0.25) ** (1 / 3))
+    assert score("likelihood", np.array([-700.0 * 8]), np.array([8])) >= 0.0
+
+
+def test_each_kind_of_task_has_its_metrics():
+    fitting = {kind: [name for name in METRICS if METRICS[name].fits(kind)] for kind in TaskKind}
+    assert fitting[TaskKind.CLASSIFICATION] == fitting[TaskKind.IMAGE_CLASSIFICATION]
+    assert fitting[TaskKind.CLASSIFICATION] == ["accuracy", "macro_f1", "f1", "matthews"]
+    assert fitting[TaskKind.REGRESSION] == ["pearson", "spearman", "pearson_spearman"]
+    assert fitting[TaskKind.CAUSAL_LM] == ["option_accuracy", "exact_match", "likelihood"]

@@ -1,0 +1,72 @@
+"""What the search for a good point needs to know of a space: features, exact values, feasibility, neighbours.
+
+Two grounds exist: a ``SearchSpace`` within its budget (``ground``) and any Optuna space (``optuna_space``), so that
+the algorithm itself (``belief``) is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+P = TypeVar("P", bound=Hashable)
+
+
+class Terrain(Protocol[P]):
+    """A space with everything that is known about its points before one is tried."""
+
+    def features(self, points: Sequence[P]) -> Array:
+        """Coordinates for a surrogate, shape [n, d], each about [0, 1]."""
+        ...
+
+    def known(self, points: Sequence[P]) -> Array:
+        """The exact objectives, shape [n, e], minimised: 0 best and 1 the reference point."""
+        ...
+
+    def feasible(self, points: Sequence[P]) -> NDArray[np.bool_]:
+        """Whether each keeps every exact limit, shape [n]."""
+        ...
+
+    def worth(self, points: Sequence[P]) -> Array:
+        """What the gain of each is multiplied by, shape [n]: a prior, or one over its price."""
+        ...
+
+    def near(self, point: P, generator: np.random.Generator) -> list[P]:
+        """Points one step away."""
+        ...
+
+    def scattered(self, count: int, generator: np.random.Generator) -> list[P]:
+        """About ``count`` random points."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How an objective as measured becomes a number that is 0 at its best and 1 at the reference point.
+
+    Attributes:
+        best: Value at 0.
+        worst: Value at 1; above or below ``best``, which says the direction.
+        logarithmic: Whether the axis is a log scale (both ends > 0).
+    """
+
+    best: float
+    worst: float
+    logarithmic: bool = False
+
+    def minimised(self, values: Sequence[float] | Array) -> Array:
+        """``values`` on the axis, unclipped; an axis without length has everything up to ``worst`` at 0."""
+        array = np.asarray(values, dtype=np.float64)
+        best, worst = self.best, self.worst
+        if best == worst:
+            return np.where(array <= worst, 0.0, 1.0)
+        if self.logarithmic:
+            array = np.log(np.maximum(array, 1e-300))
+            best, worst = float(np.log(best)), float(np.log(worst))
+        scaled: Array = (array - best) / (worst - best)
+        return scaled

@@ -1,0 +1,266 @@
+"""Language modelling from end to end on tiny random decoders: loss, options, exact match."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+)
+
+from autopeft.adapters.models import backbone_shapes, model_spec
+from autopeft.budget import Budget
+from autopeft.errors import BackboneError
+from autopeft.study import PARAMETERS, Direction, Fidelity, Objective, Order, Study
+from autopeft.tasks import TaskSpec, load_task
+from search_spaces.configuration import uniform
+from search_spaces.methods.lora import DATA_DRIVEN, Lora
+from search_spaces.presets import layerwise
+from workers.backbones import load_resident
+from workers.evaluate import evaluate
+from workers.final import train_in_full
+from workers.language import generate
+from workers.scoring import score_rows
+from workers.timing import time_step
+
+CPU = torch.device("cpu")
+ROWS = 48
+VOCABULARY = 320
+CONFIGS = {
+    "llama": lambda: LlamaConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, **SIZES
+    ),
+    "gpt2": lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **SIZES),
+    "opt": lambda: OPTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=32, **SIZES
+    ),
+}
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 64,
+    "bos_token_id": 256,
+    "eos_token_id": 257,
+    "pad_token_id": 258,
+    "initializer_range": 0.3,
+}
+
+
+def byte_tokenizer():
+    """A token for each byte, and three for begin, end and padding."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words.decoder = decoders.ByteLevel()
+    names = {"bos_token": "<begin>", "eos_token": "<end>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=words, **names)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    """Folder of a tiny random decoder of a family with a tokenizer of bytes."""
+    made = {}
+
+    def make(family):
+        if family not in made:
+            made[family] = tmp_path_factory.mktemp(family)
+            torch.manual_seed(0)
+            config = CONFIGS[family]() if callable(CONFIGS[family]) else CONFIGS[family]
+            AutoModelForCausalLM.from_config(config).save_pretrained(made[family])
+            byte_tokenizer().save_pretrained(made[family])
+        return made[family]
+
+    return make
+
+
+@pytest.fixture
+def ask(decoder, tmp_path):
+    """A study of rows on a decoder, and what a worker keeps of it."""
+
+    def make(rows, family="llama", metric=None, steps=4, **spec):
+        folder = tmp_path / "asked"
+        folder.mkdir(exist_ok=True)
+        for name, part in (("train", rows), ("validation", rows[:12]), ("test", rows[:6])):
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+        study = study_of(str(decoder(family)), TaskSpec(str(folder), metric=metric, **spec), steps)
+        return study, load_resident(study, CPU)
+
+    return make
+
+
+def study_of(source, asked, steps, max_length=32, batch_size=8):
+    task, backbone = load_task(asked), backbone_shapes(source)
+    objectives = (Objective(task.metric, Direction.MAXIMISE), Objective(PARAMETERS, Direction.MINIMISE))
+    return Study(
+        name="asked-1",
+        model=model_spec(source, "stock"),
+        backbone=backbone,
+        task=asked.to_json(),
+        task_name=task.name,
+        metric=task.metric,
+        quality_floor=task.quality_floor,
+        space=layerwise(backbone, (1e-3, 1e-1)),
+        objectives=objectives,
+        budget=Budget(100_000, "100000"),
+        fidelity=Fidelity(steps, batch_size, max_length),
+        control_learning_rate=1e-2,
+        proposer="random",
+        initial_count=2,
+        trials=4,
+        hours=None,
+        seed=5,
+    )
+
+
+def order_of(study, rate=2e-2, rank=4):
+    plan = uniform(study.backbone, study.backbone.roles, Lora(rank, 2.0 * rank), rate)
+    return Order(7, 1, 0, study, plan, 0, 0)
+
+
+def sums(count=ROWS):
+    """Prompts of various lengths, all with one answer."""
+    return [{"prompt": "x" * (1 + n % 5) + ":", "completion": "yes"} for n in range(count)]
+
+
+def choices(count=ROWS):
+    return [
+        {"question": f"{'ab'[n % 2]}?", "options": ["no no", "yes", "maybe"], "answer": n % 2} for n in range(count)
+    ]
+
+
+def alone(model, ids, start):
+    """Log-likelihood of the tokens from ``start`` on, of one row, as transformers computes it."""
+    chances = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return sum(chances[place - 1, ids[place]].item() for place in range(start, len(ids)))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_held_out_loss_is_the_mean_over_the_tokens_of_answers(ask, family):
+    study, resident = ask(sums(), family, metric="likelihood")
+    scored = score_rows(resident.classifier, resident.validation, study.metric)
+    rows = resident.validation
+    stock = AutoModelForCausalLM.from_pretrained(study.model.source).eval()
+    totals = [alone(stock, ids, start) for ids, start in zip(rows.ids, rows.starts, strict=True)]
+    assert scored.loss == pytest.approx(-sum(totals) / rows.answer_lengths.sum(), abs=1e-5)
+    assert scored.value == pytest.approx(math.exp(-scored.loss))
+    assert scored.predictions == pytest.approx(totals, abs=1e-4)
+    assert scored.correct == ()
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_likeliest_option_is_chosen_as_each_alone_would_say(ask, family):
+    study, resident = ask(choices(), family)
+    assert study.metric == "option_accuracy"
+    assert study.quality_floor == pytest.approx(1 / 3)
+    scored = score_rows(resident.classifier, resident.validation, study.metric)
+    options = resident.validation.options
+    stock = AutoModelForCausalLM.from_pretrained(study.model.source).eval()
+    each = [alone(stock, ids, start) for ids, start in zip(options.ids, options.starts, strict=True)]
+    chosen = np.array(each).reshape(-1, 3).argmax(1)
+    assert scored.predictions == chosen.tolist()
+    assert scored.correct == tuple((chosen == resident.validation.labels.numpy()).astype(int))
+    assert scored.value == pytest.approx(np.mean(scored.correct))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_padded_prompt_generates_what_it_would_alone(ask, family):
+    study, resident = ask(sums(), family)
+    assert study.metric == "exact_match"
+    rows = resident.validation
+    together = generate(resident.classifier, rows, np.arange(5))
+    stock = AutoModelForCausalLM.from_pretrained(study.model.source).eval()
+    for row in range(5):
+        ids = list(rows.ids[row][: rows.starts[row]])
+        for _ in range(rows.answer_lengths.max()):
+            token = stock(torch.tensor([ids])).logits[0, -1].argmax().item()
+            if token == rows.end:
+                break
+            ids.append(token)
+        assert together[row] == rows.decode(ids[rows.starts[row] :])
+
+
+def test_a_trial_learns_to_say_the_answer(ask, tmp_path):
+    study, resident = ask(sums(), steps=40)
+    before = score_rows(resident.classifier, resident.validation, study.metric)
+    measurement = evaluate(order_of(study), resident, tmp_path)
+    assert before.value == 0.0
+    assert measurement.values["exact_match"] == 1.0
+    assert measurement.values["loss"] < 0.5 < before.loss
+    assert measurement.correct == (1,) * 12
+
+
+def test_a_trial_learns_which_option_is_right(ask, tmp_path):
+    study, resident = ask(choices(), steps=80)
+    assert evaluate(order_of(study), resident, tmp_path).values["option_accuracy"] == 1.0
+
+
+def test_a_language_model_is_trained_in_full_and_its_step_is_timed(ask, tmp_path):
+    study, _ = ask(sums())
+    plan = {"study": study.to_json(), "configuration": order_of(study).configuration.to_json()}
+    metrics = train_in_full({**plan, "output": str(tmp_path / "final"), "device": "cpu"})
+    assert (metrics["metric"], metrics["test_rows"], metrics["head_parameters"]) == ("exact_match", 6, 0)
+    assert time_step({"study": study.to_json(), "device": "cpu"})["step_seconds"] > 0
+
+
+@pytest.mark.parametrize("init", DATA_DRIVEN)
+def test_an_initialisation_reads_the_answers_of_training_rows(ask, tmp_path, init):
+    study, resident = ask(sums(), steps=2)
+    plan = uniform(study.backbone, ("query", "value"), Lora(2, 4.0, init=init), 1e-3)
+    assert evaluate(Order(7, 1, 0, study, plan, 0, 0), resident, tmp_path).values["loss"] > 0
+
+
+def test_an_encoder_is_refused_for_answers(ask, checkpoint):
+    study, _ = ask(sums())
+    encoder = study_of(str(checkpoint("bert")), TaskSpec.from_json(study.task), 4)
+    with pytest.raises(BackboneError, match="bert generates no text"):
+        load_resident(encoder, CPU)
+
+
+@pytest.mark.slow
+def test_a_tiny_llama_trained_on_real_text_is_improved_by_adapters(data_folder, tmp_path):
+    """Trains all weights on three books first, then adapters alone on Shakespeare's plays."""
+    source = tmp_path / "llama"
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 176}
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**sizes, num_key_value_heads=2, **SIZES | LONG))
+    pretrain(model, [data_folder / "corpus" / f"gutenberg_{book}.txt" for book in BOOKS], steps=500)
+    model.save_pretrained(source)
+    byte_tokenizer().save_pretrained(source)
+
+    plays = tmp_path / "plays"
+    plays.mkdir()
+    (plays / "train.txt").write_text((data_folder / "corpus" / "tinyshakespeare.txt").read_text()[:400_000])
+    asked = TaskSpec(str(plays), train_rows=320, validation_rows=40)
+    study = study_of(str(source), asked, steps=80, max_length=128, batch_size=16)
+    resident = load_resident(study, CPU)
+    before = score_rows(resident.classifier, resident.validation, study.metric)
+    after = evaluate(order_of(study, rate=5e-3), resident, tmp_path / "artifacts").values
+    assert before.loss < 3.0 < math.log(VOCABULARY)  # it has learned to spell
+    assert after["loss"] < before.loss - 0.1
+    assert after["likelihood"] == pytest.approx(math.exp(-after["loss"]))
+
+
+BOOKS = ("pride_and_prejudice", "frankenstein", "moby_dick")
+LONG = {"max_position_embeddings": 256, "initializer_range": 0.02}
+
+
+def pretrain(model, files, steps, width=128, rows=16):
+    """Trains every weight on pieces of the files."""
+    ids = torch.tensor(byte_tokenizer()("".join(file.read_text() for file in files), verbose=False)["input_ids"])
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=3e-3, fused=True)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 20) * (1 - step / steps)
+        starts = torch.randint(len(ids) - width, (rows,), generator=generator)
+        batch = torch.stack([ids[start : start + width] for start in starts])
+        optimizer.zero_grad()
+        model(batch, labels=batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.eval()
