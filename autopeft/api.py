@@ -20,7 +20,7 @@ from typing import Any
 from autopeft.budget import parse_budget
 from autopeft.driver import Driver, Ending, Interrupt, Progress, require_unfinished
 from autopeft.errors import ConfigurationError, EvaluationError
-from autopeft.launch import LocalEngine, WorkerPlan, child_environment, plan_workers, visible_gpus, worker_command
+from autopeft.launch import WorkerPlan, child_environment, make_engine, plan_workers, visible_gpus, worker_command
 from autopeft.optimizer import make_proposer
 from autopeft.settings import SearchSettings, artifact_root, database_url, merge
 from autopeft.standing import Standing, standing
@@ -95,14 +95,21 @@ def search(
     with Store.open(url, create=True) as store:
         prepared = prepare(merged, store.study_names())
         store.create_study(prepared.study)
-        return run(store, url, prepared.study, merged.workers, show, interrupt or Interrupt())
+        return run(store, url, prepared.study, show, interrupt or Interrupt(), merged)
 
 
 def run(
-    store: Store, url: str, study: Study, workers: str, show: Callable[[Progress], None], interrupt: Interrupt
+    store: Store,
+    url: str,
+    study: Study,
+    show: Callable[[Progress], None],
+    interrupt: Interrupt,
+    settings: SearchSettings,
 ) -> SearchOutcome:
-    """Drives a recorded study to its target."""
-    engine = LocalEngine(url, study.name, artifact_root(url), plan_workers(workers))
+    """Drives a recorded study to its target, with the workers and the engine that ``settings`` name."""
+    engine = make_engine(
+        settings.engine, url, study.name, artifact_root(url), settings.workers, settings.engine_address
+    )
     ending = Driver(store, study, engine, show, interrupt).run()
     trials = store.trials(study.name)
     return SearchOutcome(study, trials, standing(study, trials), ending)
@@ -145,7 +152,7 @@ def prepare(settings: SearchSettings, taken: Sequence[str]) -> Prepared:
     space.require_feasible(budget.parameters)
     fidelity = _fidelity(settings, task, defaults)
     model = model_spec(settings.model, settings.pooling)
-    require_readable(model, fidelity.max_length)
+    require_readable(model, fidelity.max_length, task.kind)
     trials = settings.trials or (DEFAULT_TRIALS if settings.hours is None else 100_000)
     initial_count = settings.initial or _initial_count(trials)
     make_proposer(settings.proposer, initial_count, settings.seed)  # an unknown name is said before anything is written
@@ -258,7 +265,7 @@ def _notes(study: Study, task: Task) -> list[str]:
         f"model    {study.backbone.name}: {study.backbone.layer_count} layers, "
         f"{study.backbone.parameter_count:,} parameters, {study.model.pooling} head",
         f"task     {task.name}: {len(task.train):,} training and {len(task.validation):,} validation rows, "
-        f"{task.metric}, majority class {task.quality_floor:.3f}",
+        f"{task.metric}, {task.floor_name} {task.quality_floor:.3f}",
         f"space    {space.name}: {space.size:.3g} configurations, {percent(share)} within the budget",
         f"budget   {budget.text} = {budget.parameters:,} of {study.backbone.parameter_count:,} parameters "
         f"({percent(fraction)}); smallest possible {space.smallest_cost:,}",

@@ -14,11 +14,11 @@ from enum import StrEnum
 
 import numpy as np
 
-from autopeft.errors import AutopeftError
-from autopeft.launch import LocalEngine
+from autopeft.errors import AutopeftError, EvaluationError, LeaseLostError
+from autopeft.launch import Engine
 from autopeft.optimizer import Proposer, make_proposer
 from autopeft.standing import Standing, scale, standing
-from autopeft.store import Store
+from autopeft.store import Store, systematic_failure
 from autopeft.study import FrontRecord, Observation, Origin, Proposal, Study, Trial, TrialState
 from search_spaces.configuration import Configuration, LayerPlan, Training
 from search_spaces.presets import control
@@ -35,6 +35,7 @@ class Ending(StrEnum):
     HOURS = "time limit reached"
     EXHAUSTED = "space exhausted"
     INTERRUPTED = "interrupted"
+    STOPPED = "stopped by autopeft stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +84,18 @@ class Driver:
 
     store: Store
     study: Study
-    engine: LocalEngine
+    engine: Engine
     show: Callable[[Progress], None]
     interrupt: Interrupt = field(default_factory=Interrupt)
     _epoch: int = 0
     _started: float = 0.0
-    _hours_before: float = 0.0
 
     def run(self) -> Ending:
         """Runs to the target and returns why it ended.
 
         Raises:
             StoreError: If another live driver holds the study, or the record is lost.
-            EvaluationError: If workers cannot be kept alive.
+            EvaluationError: If workers cannot be kept alive, or the first trials all fail alike.
         """
         self._started = time.monotonic()
         owner = f"{socket.gethostname()}:{os.getpid()}"
@@ -123,6 +123,8 @@ class Driver:
                 if changed:
                     self._record_front(progress)
                 self.show(progress)
+                if (message := systematic_failure(trials)) is not None:
+                    raise EvaluationError(message)
                 ending = self._ending(trials)
                 if ending is None and not draining:
                     ending = self._fill_queue(proposer, trials)
@@ -152,7 +154,7 @@ class Driver:
 
     def _begin_to_end(self, ending: Ending) -> bool:
         """Stops new trials from starting; those that run may finish, those that wait stay for ``resume``."""
-        if ending in (Ending.HOURS, Ending.INTERRUPTED):
+        if ending not in (Ending.TARGET, Ending.EXHAUSTED):
             self.engine.drain()
         return True
 
@@ -194,10 +196,20 @@ class Driver:
         )
         fresh = len(proposed) < self.study.initial_count
         origin = Origin.INITIAL if fresh else Origin.MODEL
-        self.store.enqueue(self.study.name, self._epoch, [Proposal(plan, origin) for plan in configurations])
+        if not self._enqueue([Proposal(plan, origin) for plan in configurations]):
+            return Ending.STOPPED
         if not configurations and all(trial.state.is_final for trial in trials):
             return Ending.EXHAUSTED
         return None
+
+    def _enqueue(self, proposals: Sequence[Proposal]) -> bool:
+        """Whether the study still takes trials; ``autopeft stop`` ends that."""
+        try:
+            self.store.enqueue(self.study.name, self._epoch, proposals)
+        except LeaseLostError:
+            self.store.renew_driver(self.study.name, self._epoch)  # raises if another driver holds the study
+            return False
+        return True
 
     def _observation(self, trial: Trial) -> Observation | None:
         """What the proposer may learn from ``trial``: a run that diverged scores like guessing, and is on no front."""

@@ -37,6 +37,8 @@ class SearchSettings:
         hours: Wall-clock limit; whichever of the two ends first.
         initial: Proposals before the model takes over.
         workers: Number of worker processes, or ``auto``.
+        engine: ``local``, ``ray`` or ``slurm``: what starts the workers.
+        engine_address: Of a running Ray cluster, or the cluster that submitit is to use.
         study: Name of the study.
         seed: Study seed: design, data order, initialisations.
         epochs: Passes over the training rows in a trial.
@@ -61,6 +63,8 @@ class SearchSettings:
     hours: float | None = None
     initial: int | None = None
     workers: str = "auto"
+    engine: str = "local"
+    engine_address: str | None = None
     study: str | None = None
     seed: int = 0
     epochs: float | None = None

@@ -59,19 +59,24 @@ warnings.simplefilter("ignore")
 import optuna
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 url, name = sys.argv[1:]
-study = optuna.load_study(study_name="bench", storage=optuna.storages.RDBStorage(url), sampler=optuna.samplers.RandomSampler())
+storage, sampler = optuna.storages.RDBStorage(url), optuna.samplers.RandomSampler()
+study = optuna.load_study(study_name="bench", storage=storage, sampler=sampler)
 print("ready", flush=True)
 sys.stdin.readline()
 began, cpu, waits, done = time.perf_counter(), time.process_time(), [], []
+failures = 0
 while True:
     asked = time.perf_counter()
     try:
         trial = study.ask()
-        if "number" not in trial.system_attrs.get("fixed_params", {}):
-            break
-        number = trial.suggest_int("number", 0, 1_000_000)
+        number = trial.suggest_int("number", 0, 1_000_000_000)
+        if number > 1_000_000:
+            break  # drawn, not enqueued: the queue is empty
         study.tell(trial, [0.5, 1.0])
-    except Exception:
+    except Exception as error:
+        failures += 1
+        if failures > 200:
+            raise
         continue
     waits.append(time.perf_counter() - asked)
     done.append(number)
@@ -111,10 +116,12 @@ def study() -> Study:
 
 def proposals(count: int, start: int = 0) -> list[Proposal]:
     shapes = backbone()
-    return [
-        Proposal(uniform(shapes, ("query", "value"), Lora(8, 16.0), 1e-3 + 1e-7 * index), Origin.MODEL)
-        for index in range(start, start + count)
-    ]
+    found = []
+    for index in range(start, start + count):
+        block, step = divmod(index, 5000)
+        plan = uniform(shapes, ("query", "value"), Lora(1 + block, 16.0), round(1e-3 + 1e-6 * step, 6))
+        found.append(Proposal(plan, Origin.MODEL))
+    return found
 
 
 @contextmanager
@@ -209,7 +216,7 @@ def large(url: str, sizes: tuple[int, ...]) -> list[dict[str, float]]:
         store.create_study(study())
         epoch, have = store.acquire_driver("bench", "bench", 36_000), 0
         for size in sizes:
-            store.enqueue("bench", epoch, proposals(size - have + 100, start=have * 2 + 1_000_000), 36_000)
+            store.enqueue("bench", epoch, proposals(size - have + 100, start=have + 100 * (have > 0)), 36_000)
             while store.counts("bench")["COMPLETE"] < size:
                 for _ in range(min(500, size - store.counts("bench")["COMPLETE"])):
                     _finish(store, dice)

@@ -5,16 +5,15 @@ Adapters come and go with the trials; the backbone stays as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from autopeft.adapters.head import Classifier
 from autopeft.adapters.models import (
-    load_classifier,
-    load_image_classifier,
+    DECODERS,
+    load_for_task,
     load_image_processor,
-    load_language_model,
     load_tokenizer,
     require_length,
 )
@@ -64,23 +63,10 @@ def load_resident(study: Study, device: torch.device) -> Resident:
         AutopeftError: If the model or the task cannot be loaded, or the model cannot read rows that long.
     """
     task = load_task(TaskSpec.from_json(study.task))
-    classifier = load_for(task, study)
+    classifier = load_for_task(study.model, task.kind, len(task.label_names), study.seed)
     train = encode_split(study, task, task.train, classifier)
     validation = encode_split(study, task, task.validation, classifier)
     return Resident(classifier.to(device), task, train, validation)
-
-
-def load_for(task: Task, study: Study) -> Classifier:
-    """The study's model with the head that the kind of task needs.
-
-    Raises:
-        BackboneError: If it cannot be loaded, or is none for such tasks.
-    """
-    if task.kind is TaskKind.CAUSAL_LM:
-        return load_language_model(study.model)
-    if task.kind is TaskKind.IMAGE_CLASSIFICATION:
-        return load_image_classifier(study.model, len(task.label_names), study.seed)
-    return load_classifier(study.model, len(task.label_names), task.is_regression, study.seed)
 
 
 def encode_split(study: Study, task: Task, split: Split, classifier: Classifier) -> TaskRows:
@@ -95,6 +81,8 @@ def encode_split(study: Study, task: Task, split: Split, classifier: Classifier)
     require_length(config, study.backbone.name, study.fidelity.max_length)
     if task.kind is TaskKind.CAUSAL_LM:
         return encode_answers(load_tokenizer(study.model), split, study.fidelity.max_length)
+    if split.pairs is not None and config.model_type in DECODERS:  # whose tokenizers set nothing between two texts
+        split = replace(split, pairs=tuple(f"\n{pair}" for pair in split.pairs))
     return encode(
         load_tokenizer(study.model),
         split,

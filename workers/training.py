@@ -81,7 +81,9 @@ def train(
     between_steps: BetweenSteps = go_on,
     meter: MemoryMeter | None = None,
 ) -> Curve:
-    """The training curve: (step, mean loss since the point before) pairs.
+    """The training curve: (step, mean loss since the point before) pairs; none where nothing is to be trained.
+
+    That is so for a language model without adapters, whose head is its own.
 
     Args:
         classifier: With its adapters in; trained in place.
@@ -96,6 +98,8 @@ def train(
         EvaluationError: If an adapter gets no gradient.
     """
     parameters = classifier.trained_parameters()
+    if not parameters:
+        return []
     device = next(classifier.parameters()).device
     meter = meter or MemoryMeter(classifier, device)
     widest = int(rows.lengths[order].max(1).argmax())

@@ -46,6 +46,7 @@ __all__ = [
     "ResolvedModel",
     "backbone_shapes",
     "load_classifier",
+    "load_for_task",
     "load_image_classifier",
     "load_image_processor",
     "load_language_model",
@@ -83,6 +84,25 @@ def backbone_shapes(source: str) -> Backbone:
         config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
         model = AutoModel.from_config(config, trust_remote_code=False)
     return describe(model, resolved.name)
+
+
+def load_for_task(spec: ModelSpec, kind: str, label_count: int, seed: int) -> Classifier:
+    """The pretrained model with the head that a kind of task needs, frozen but for what is new, on the CPU in float32.
+
+    Args:
+        spec: Weights and head.
+        kind: A ``TaskKind``.
+        label_count: Number of classes, where there are some.
+        seed: Of the head's initial values.
+
+    Raises:
+        BackboneError: If the weights cannot be loaded, are others than ``spec`` names, or have no such head.
+    """
+    if kind == "causal-lm":
+        return load_language_model(spec)
+    if kind == "image-classification":
+        return load_image_classifier(spec, label_count, seed)
+    return load_classifier(spec, label_count, kind == "regression", seed)
 
 
 def load_classifier(spec: ModelSpec, label_count: int, regression: bool, seed: int) -> Classifier:
@@ -175,19 +195,21 @@ def load_image_processor(spec: ModelSpec) -> Any:
         return AutoImageProcessor.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
 
 
-def require_readable(spec: ModelSpec, max_length: int, kind: str = "classification") -> None:
+def require_readable(spec: ModelSpec, max_length: int, kind: str | None = None) -> None:
     """Nothing, if the checkpoint can be put to tasks of that kind, with its tokenizer; loads no weights.
 
     Args:
         spec: Weights and head.
         max_length: Most tokens of a row.
-        kind: Of the task; a ``TaskKind``.
+        kind: Of the task, a ``TaskKind``; None: whatever the checkpoint reads.
 
     Raises:
         BackboneError: If it has no tokenizer, no image processor, or no head for such tasks.
         ConfigurationError: If rows may be too long for it.
     """
     resolved = resolve(spec.source)
+    if kind is None:
+        kind = "image-classification" if resolved.config.get("model_type") in IMAGE_FAMILIES else "classification"
     _require_head(resolved, spec.pooling if kind != "causal-lm" else "stock", kind)
     if kind == "image-classification":
         load_image_processor(spec)
@@ -233,7 +255,7 @@ def _require_head(resolved: ResolvedModel, pooling: str, kind: str) -> None:
             f"{', '.join(DECODERS)}"
         )
     if pooling != "stock" and family in WITHOUT_MEAN:
-        raise BackboneError(f"model {resolved.name}: {family} takes its stock head only; leave --pooling out")
+        raise BackboneError(f"model {resolved.name}: {family} takes its stock head only; give --pooling stock")
 
 
 def _with_head(model: PreTrainedModel, outputs: int, new: set[str] | None, seed: int) -> Classifier:

@@ -1,4 +1,4 @@
-"""``autopeft db upgrade|current`` and ``autopeft doctor``: the record's schema, and whether this machine is fit."""
+"""``autopeft db …`` and ``autopeft doctor``: the record's schema and health, and whether this machine is fit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -40,6 +41,33 @@ def current(db: Database = None, as_json: Json = False) -> None:
         document({"schema": "autopeft.revision/1", "current": found, "head": head})
     else:
         print(f"database {found or 'none'}, this version {head}{' (up to date)' if found == head else ''}")
+
+
+@db.command()
+def check(db: Database = None, as_json: Json = False) -> None:
+    """Look for damage, schema drift, broken invariants and missing adapters."""
+    from autopeft.settings import artifact_root, database_url
+    from autopeft.store import migrate
+
+    url = database_url(db)
+    found = migrate.problems(url, artifact_root(url))
+    if as_json:
+        document({"schema": "autopeft.check/1", "problems": found})
+    else:
+        print("\n".join(found) if found else "sound")
+    if found:
+        raise typer.Exit(1)
+
+
+@db.command()
+def backup(
+    to: Annotated[Path | None, typer.Option("--to", help="The copy [beside the database].")] = None, db: Database = None
+) -> None:
+    """Copy an SQLite database, also while it is in use."""
+    from autopeft.settings import database_url
+    from autopeft.store import migrate
+
+    print(f"copied to {migrate.backup(database_url(db), to)}")
 
 
 def doctor(as_json: Json = False) -> None:

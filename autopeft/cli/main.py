@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from autopeft.cli import database, exporting, looking, searching, spaces
+from autopeft.cli import database, dispatching, exporting, looking, searching, spaces
 from autopeft.cli.console import fail, options
 from autopeft.errors import AutopeftError
 
@@ -43,6 +43,7 @@ def root(
 
 
 searching.register(app)
+dispatching.register(app)
 looking.register(app)
 exporting.register(app)
 spaces.register(app)
@@ -51,6 +52,7 @@ database.register(app)
 
 def main() -> None:
     """Runs the command line; every failure ends in one clear line and its exit code."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # numpy with a thread a core steals them from the workers
     try:
         code = app(prog_name="autopeft", standalone_mode=False)
         sys.stdout.flush()

@@ -33,14 +33,26 @@ def search(
         Text, _option("--model", "-m", help="minilm (embedded), a folder, or a hub id.", panel=_WHAT)
     ] = None,
     task: Annotated[
-        Text, _option("--task", "-t", help="aspects, a file or folder, or hf:NAME/CONFIG.", panel=_WHAT)
+        Text,
+        _option(
+            "--task", "-t", help="aspects, a file or folder of rows, .txt or images, or hf:NAME/CONFIG.", panel=_WHAT
+        ),
     ] = None,
-    space: Annotated[Text, _option("--space", help="layerwise, or a YAML file.", panel=_WHAT)] = None,
-    metric: Annotated[Text, _option("--metric", help="accuracy, macro_f1, matthews, pearson, …", panel=_WHAT)] = None,
+    space: Annotated[Text, _option("--space", help="layerwise, autopeft, or a YAML file.", panel=_WHAT)] = None,
+    metric: Annotated[
+        Text,
+        _option(
+            "--metric",
+            help="accuracy, macro_f1, matthews, pearson, option_accuracy, exact_match, likelihood, …",
+            panel=_WHAT,
+        ),
+    ] = None,
     pooling: Annotated[
         Text, _option("--pooling", help="mean or stock [as the checkpoint declares].", panel=_WHAT)
     ] = None,
-    proposer: Annotated[Text, _option("--proposer", help="closed-form, sobol or random.", panel=_WHAT)] = None,
+    proposer: Annotated[
+        Text, _option("--proposer", help="closed-form, or a peer: sobol, random, tpe, nsga2, …", panel=_WHAT)
+    ] = None,
     budget: Annotated[
         Text, _option("--budget", "-b", help="Trainable parameters: 0.5%, 0.005, 110k.", panel=_LIMITS)
     ] = None,
@@ -55,11 +67,15 @@ def search(
     validation_rows: Annotated[Number, _option("--validation-rows", help="Most validation rows.", panel=_DATA)] = None,
     batch_size: Annotated[Number, _option("--batch-size", help="Rows a step.", panel=_DATA)] = None,
     max_length: Annotated[Number, _option("--max-length", help="Most tokens of a row.", panel=_DATA)] = None,
-    text: Annotated[Text, _option("--text-column", help="Column of the text.", panel=_DATA)] = None,
+    text: Annotated[Text, _option("--text-column", help="Column of the text, prompt or image.", panel=_DATA)] = None,
     text_pair: Annotated[Text, _option("--text-pair-column", help="Column of the second text.", panel=_DATA)] = None,
-    label: Annotated[Text, _option("--label-column", help="Column of the label.", panel=_DATA)] = None,
+    label: Annotated[Text, _option("--label-column", help="Column of the label or answer.", panel=_DATA)] = None,
     seed: Annotated[Number, _option("--seed", help="Design, data order, initialisations.", panel=_RUN)] = None,
     workers: Annotated[Text, _option("--workers", "-w", help="A number, or auto.", panel=_RUN)] = None,
+    engine: Annotated[Text, _option("--engine", help="What starts workers: local, ray or slurm.", panel=_RUN)] = None,
+    engine_address: Annotated[
+        Text, _option("--engine-address", help="Of a Ray cluster, or submitit's cluster.", panel=_RUN)
+    ] = None,
     study: Annotated[Text, _option("--study", "-s", help="Name of the new study.", panel=_RUN)] = None,
     db: Database = None,
     config: Annotated[
@@ -111,6 +127,8 @@ _KEYS = [
     "label",
     "seed",
     "workers",
+    "engine",
+    "engine_address",
     "study",
 ]
 
@@ -119,22 +137,25 @@ def resume(
     study: Annotated[str | None, typer.Argument(help="Name of the study [the only or latest].")] = None,
     trials: Annotated[int | None, typer.Option("--trials", "-n", min=1, help="New number of proposals.")] = None,
     hours: Annotated[float | None, typer.Option("--hours", min=0.0, help="New wall-clock limit, from now.")] = None,
-    workers: Annotated[str, typer.Option("--workers", "-w", help="A number, or auto.")] = "auto",
+    workers: Annotated[str | None, typer.Option("--workers", "-w", help="A number, or auto.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="local, ray or slurm.")] = None,
+    engine_address: Annotated[str | None, typer.Option("--engine-address", help="Of a Ray cluster.")] = None,
     db: Database = None,
     as_json: Json = False,
 ) -> None:
     """Go on with a study to its stored target, after an interruption or a crash."""
     from autopeft.api import reopen, run
     from autopeft.cli.progress import progress_display
-    from autopeft.settings import database_url
+    from autopeft.settings import database_url, merge
     from autopeft.store import Store
 
     url = database_url(db)
+    settings, _ = merge({"workers": workers, "engine": engine, "engine_address": engine_address})
     with Store.open(url) as store:
         stored = reopen(store, study, trials, hours)
         note(f"resuming {stored.name}: target {stored.trials} proposals")
         with progress_display(quiet=options.quiet) as display:
-            outcome = run(store, url, stored, workers, display.show, display.interrupt)
+            outcome = run(store, url, stored, display.show, display.interrupt, settings)
     _finish(outcome, url, as_json)
 
 
@@ -153,7 +174,7 @@ def _search(settings: SearchSettings, url: str, as_json: bool) -> None:
         store.create_study(study)
         note(f"study    {study.name} in {url}: {_plan(study)}")
         with progress_display(quiet=options.quiet) as display:
-            outcome = run(store, url, study, settings.workers, display.show, display.interrupt)
+            outcome = run(store, url, study, display.show, display.interrupt, settings)
     _finish(outcome, url, as_json)
 
 

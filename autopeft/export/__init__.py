@@ -16,6 +16,11 @@ __all__ = ["TARGETS", "export_trial"]
 
 TARGETS = {
     "peft": "adapter_config.json and adapter_model.safetensors for stock peft, head beside or inside",
+    "script": "one Python file that trains the plan anew on the task's rows, or checks the trained adapter beside it",
+    "axolotl": "YAML that trains the plan anew, ranks and alphas by pattern",
+    "llamafactory": "YAML that goes on training the adapter beside it, which holds ranks and alphas",
+    "trl": "a script with peft_config for TRL's SFTTrainer, and the command line where one rank serves all modules",
+    "vllm": "the adapter with one rank and scaling, padded with zeros, computing the same",
     "autopeft": "configuration, adapter and head as autopeft keeps them; lossless",
 }
 """Every target by name, with what it writes in one line."""
@@ -29,6 +34,7 @@ def export_trial(
     target: str,
     output: Path,
     overwrite: bool = False,
+    lossy: bool = False,
 ) -> Path:
     """Writes the export of ``trial`` for ``target`` into ``output`` and returns that folder.
 
@@ -42,9 +48,11 @@ def export_trial(
         target: A key of ``TARGETS``.
         output: Folder to make; it may exist if it is empty.
         overwrite: Replace an earlier export in ``output``.
+        lossy: Leave out what the target cannot hold, and say so in ``verify.json`` and the card.
 
     Raises:
         ConfigurationError: If the target is not known.
+        LossyExportError: If the target cannot hold all of the trial, and ``lossy`` is not set.
         ExportError: If the trial cannot be exported, ``output`` is in use, or the files written do not pass their
             verification.
         NotFoundError: If the saved adapter is not there.
@@ -57,6 +65,6 @@ def export_trial(
     def build(folder: Path) -> None:
         from autopeft.export.contents import write_export
 
-        write_export(study, trial, measurement, artifacts, target, folder)
+        write_export(study, trial, measurement, artifacts, target, folder, lossy=lossy)
 
     return publish(build, output, overwrite)

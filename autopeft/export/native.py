@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from autopeft.adapters.head import HEAD_FILE, Classifier
-from autopeft.adapters.models import load_classifier
 from autopeft.adapters.saving import ADAPTER_FILE, load_adapter
 from autopeft.errors import ExportError, NotFoundError
+from autopeft.export import trained as training
 from autopeft.export.trained import Trained, fixed_batch, output_count
 from autopeft.study import Study
 from search_spaces.configuration import Configuration
@@ -79,7 +79,7 @@ def load_model(folder: Path) -> Classifier:
     """
     imported = read_export(folder)
     outputs = output_count(imported.study, folder)
-    classifier = load_classifier(imported.study.model, outputs, outputs == 1, seed=0)
+    classifier = training.load_model(imported.study, outputs)
     load_adapter(classifier.model, folder)
     classifier.load_head(folder)
     return classifier.eval()

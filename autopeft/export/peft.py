@@ -1,4 +1,4 @@
-"""The target ``peft``: one LoRA adapter with full module names, ranks and alphas by pattern, that stock peft loads.
+"""The target ``peft``: one adapter with full module names, ranks and alphas by pattern, that stock peft loads.
 
 Nothing is trusted because it was written: the files are loaded by stock peft into a fresh model, and its ranks,
 alphas, weights, parameter count and outputs are compared. Stock peft holds the head only where it is the family's own;
@@ -8,33 +8,33 @@ a mean-pooling head lies beside as ``head.safetensors``.
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 import transformers
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autopeft.adapters.anatomy import path_prefix
 from autopeft.adapters.head import HEAD_FILE, mean_over_tokens
-from autopeft.adapters.methods.stock import lora_config
-from autopeft.adapters.plan import adapter_parameters
+from autopeft.adapters.methods.stock import Target
+from autopeft.adapters.models import IMAGE_FAMILIES
 from autopeft.adapters.saving import write_tensors
-from autopeft.errors import ExportError, LossyExportError
+from autopeft.errors import ExportError
 from autopeft.export.card import base_name
+from autopeft.export.quiet import quiet
+from autopeft.export.stock import PREFIX, configuration_for, plain_modules, planned_count, tensors_for
 from autopeft.export.trained import Trained, fixed_batch
-from search_spaces.cost import trainable_parameters
+from search_spaces.methods.dora import Dora
 from search_spaces.methods.lora import Lora
 
 TOLERANCE = 1e-5
 """Largest difference that any output may have."""
 
-_PREFIX = "base_model.model."
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -45,37 +45,44 @@ def write(trained: Trained, folder: Path) -> dict[str, Any]:
         LossyExportError: If peft cannot hold the configuration in one adapter.
         ExportError: If what stock peft reads back is something else.
     """
-    modules = _modules(trained)
-    saved_whole = _modules_saved_whole(trained)
-    config = lora_config(modules)
-    config.task_type = "SEQ_CLS" if trained.classifier.has_stock_head else "FEATURE_EXTRACTION"
+    modules, saved_whole = plain_modules(trained), _modules_saved_whole(trained)
+    write_adapter(trained, folder, configuration_for(modules), _weights(trained, saved_whole), saved_whole)
+    write_head(trained, folder)
+    return verified(trained, folder, modules)
+
+
+def write_adapter(
+    trained: Trained,
+    folder: Path,
+    config: peft.PeftConfig,
+    tensors: Mapping[str, Tensor],
+    saved_whole: Collection[str] = (),
+) -> None:
+    """Writes the two files that stock peft reads.
+
+    Args:
+        trained: What they are of.
+        folder: Where to.
+        config: Of the adapter.
+        tensors: By the names that peft gives them.
+        saved_whole: Modules that peft keeps whole, beside the adapter.
+    """
+    config.task_type = task_type(trained)
     config.base_model_name_or_path = base_name(trained)
     config.inference_mode = True
-    config.modules_to_save = saved_whole or None
+    config.modules_to_save = list(saved_whole) or None
     text = json.dumps(config.to_dict(), indent=2, sort_keys=True, default=sorted, allow_nan=False)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-    write_tensors(folder / WEIGHTS_FILE, _weights(trained, saved_whole))
-    _write_head(trained, folder)
-    return _verified(trained, folder, modules)
+    write_tensors(folder / WEIGHTS_FILE, tensors)
 
 
-def _modules(trained: Trained) -> dict[str, Lora]:
-    """Sizes by full module name in the stock model."""
-    configuration, backbone = trained.trial.configuration, trained.study.backbone
-    if configuration.is_empty:
-        raise LossyExportError(
-            f"trial {trained.trial.number} adapts no module (head only), and peft has no empty adapter; "
-            "export it with --to autopeft"
-        )
-    other = sorted({method.name for _, _, method in configuration.placements()} - {"lora"})
-    if other:
-        raise LossyExportError(f"one peft adapter cannot hold {', '.join(other)}; export with --to autopeft")
-    prefix = path_prefix(trained.classifier.model)
-    return {
-        prefix + backbone.module(layer, site).path: method
-        for layer, site, method in configuration.placements()
-        if isinstance(method, Lora)
-    }
+def task_type(trained: Trained) -> str | None:
+    """What peft calls the kind of task; None for images, for which it has no name."""
+    if trained.is_causal:
+        return "CAUSAL_LM"
+    if trained.study.backbone.family in IMAGE_FAMILIES:
+        return None
+    return "SEQ_CLS" if trained.classifier.has_stock_head else "FEATURE_EXTRACTION"
 
 
 def _modules_saved_whole(trained: Trained) -> list[str]:
@@ -83,23 +90,28 @@ def _modules_saved_whole(trained: Trained) -> list[str]:
 
     Peft always adds ``classifier``, so a head below that name is named by it.
     """
-    if not trained.classifier.has_stock_head:
+    if not trained.classifier.has_stock_head or trained.is_causal:
         return []
     names = {name.rpartition(".")[0] for name in trained.classifier.head_parameters()}
     return sorted({"classifier" if name.startswith("classifier.") else name for name in names})
 
 
 def _weights(trained: Trained, saved_whole: list[str]) -> dict[str, Tensor]:
-    model = trained.classifier.model
-    prefix = _PREFIX + path_prefix(model)
-    weights = {prefix + name: parameter.detach() for name, parameter in adapter_parameters(model).items()}
+    model, weights = trained.classifier.model, tensors_for(trained)
     for path in saved_whole:
         for name, tensor in model.get_submodule(path).state_dict().items():
-            weights[f"{_PREFIX}{path}.{name}"] = tensor
+            weights[f"{PREFIX}{path}.{name}"] = tensor
     return weights
 
 
-def _write_head(trained: Trained, folder: Path) -> None:
+def write_head(trained: Trained, folder: Path, *, beside: bool = False) -> None:
+    """Writes the description of the head, and the head itself where peft's files do not hold it.
+
+    Args:
+        trained: What it is of.
+        folder: Where to.
+        beside: Write a stock head too.
+    """
     description: dict[str, Any] = {
         "schema": "autopeft.head/1",
         "pooling": trained.study.model.pooling,
@@ -110,24 +122,27 @@ def _write_head(trained: Trained, folder: Path) -> None:
         state = trained.classifier.classifier.state_dict()
         write_tensors(folder / HEAD_FILE, state)
         description["tensors"] = {name: list(tensor.shape) for name, tensor in state.items()}
+    elif beside and trained.head is not None:
+        write_tensors(folder / HEAD_FILE, trained.classifier.head_parameters())
+        description["modules"] = _modules_saved_whole(trained)
     else:
         description["modules"] = _modules_saved_whole(trained)
     (folder / "head.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def _verified(trained: Trained, folder: Path, modules: dict[str, Lora]) -> dict[str, Any]:
+def verified(trained: Trained, folder: Path, modules: Mapping[str, Target]) -> dict[str, Any]:
     """What agrees between the files as stock peft reads them and the trained model.
 
     Raises:
         ExportError: If anything does not.
     """
     try:
-        with _quiet():
+        with quiet():
             stock = load_stock(trained, folder)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ExportError(f"verification failed: stock peft cannot load the files: {error}") from error
-    count = _require_equal_adapters(stock, folder, modules)
-    expected = trainable_parameters(trained.trial.configuration, trained.study.backbone)
+    count = _require_equal_adapters(stock, folder, modules, _modules_saved_whole(trained))
+    expected = planned_count(trained, modules)
     if count != expected:
         raise ExportError(f"verification failed: stock peft counts {count:,} parameters, the plan has {expected:,}")
     differences = _differences(trained, stock, folder)
@@ -148,35 +163,45 @@ def _verified(trained: Trained, folder: Path, modules: dict[str, Lora]) -> dict[
 def load_stock(trained: Trained, folder: Path) -> peft.PeftModel:
     """The export in ``folder`` on a fresh model, by nothing but transformers and peft."""
     path, options = trained.base.path, {"local_files_only": True, "dtype": torch.float32}
-    if trained.classifier.has_stock_head:
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(
+    if trained.is_causal:
+        model = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
+    elif trained.classifier.has_stock_head:
+        images = trained.study.backbone.family in IMAGE_FAMILIES
+        kind = "AutoModelForImageClassification" if images else "AutoModelForSequenceClassification"
+        model = getattr(transformers, kind).from_pretrained(
             path, num_labels=trained.output_count, ignore_mismatched_sizes=True, **options
         )
+        model.config.pad_token_id = trained.classifier.model.config.pad_token_id
     else:
         model = transformers.AutoModel.from_pretrained(path, **options)
     return peft.PeftModel.from_pretrained(model, folder).eval()
 
 
-def _require_equal_adapters(stock: peft.PeftModel, folder: Path, modules: dict[str, Lora]) -> int:
+def _require_equal_adapters(
+    stock: peft.PeftModel, folder: Path, modules: Mapping[str, Target], saved_whole: Collection[str]
+) -> int:
     """The parameters that stock peft counts in its adapters, if each rank, alpha and weight is as planned."""
     layers = {
-        name.removeprefix(_PREFIX): module
+        name.removeprefix(PREFIX): module
         for name, module in stock.named_modules()
-        if isinstance(module, peft.tuners.lora.LoraLayer)
+        if isinstance(module, BaseTunerLayer) and not isinstance(module, ModulesToSaveWrapper)
     }
     if set(layers) != set(modules):
         different = ", ".join(sorted(set(layers) ^ set(modules))[:3])
         raise ExportError(f"verification failed: stock peft adapts other modules than planned: {different}")
-    for name, method in modules.items():
+    for name, target in modules.items():
+        if not isinstance(target.method, Lora | Dora):
+            continue  # tensors and outputs below say whether it is the same
         got = layers[name].r["default"], layers[name].lora_alpha["default"]
-        planned = method.rank, method.alpha
+        planned = target.method.rank, target.method.alpha
         if got != planned:
             raise ExportError(f"verification failed: {name} has rank and alpha {got} in stock peft, planned {planned}")
     read = peft.get_peft_model_state_dict(stock, save_embedding_layers=False)
     written = load_file(folder / WEIGHTS_FILE)
     if set(read) != set(written) or not all(torch.equal(read[name], written[name]) for name in written):
         raise ExportError("verification failed: stock peft does not read back the weights that were written")
-    return sum(parameter.numel() for name, parameter in stock.named_parameters() if "lora_" in name)
+    whole = tuple(f"{PREFIX}{path}." for path in saved_whole)
+    return sum(tensor.numel() for name, tensor in read.items() if not name.startswith(whole))
 
 
 def _differences(trained: Trained, stock: peft.PeftModel, folder: Path) -> dict[str, float]:
@@ -186,7 +211,9 @@ def _differences(trained: Trained, stock: peft.PeftModel, folder: Path) -> dict[
     with torch.no_grad():
         logits = classifier(batch)
         if classifier.has_stock_head:
-            return {"logits": _largest(stock(**batch).logits, logits)}
+            if (folder / HEAD_FILE).is_file():
+                stock.base_model.model.load_state_dict(load_file(folder / HEAD_FILE), strict=False)
+            return {"logits": _largest(stock(**batch).logits.float(), logits)}
         hidden = stock(**batch).last_hidden_state
         head = load_file(folder / HEAD_FILE)
         pooled = mean_over_tokens(hidden, batch["attention_mask"])
@@ -198,17 +225,3 @@ def _differences(trained: Trained, stock: peft.PeftModel, folder: Path) -> dict[
 
 def _largest(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().max())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps transformers from reporting that a head is new (the adapter brings it), and what peft does not use yet."""
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        transformers.logging.set_verbosity(level)

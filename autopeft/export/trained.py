@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,10 +11,28 @@ from torch import Tensor
 
 from autopeft.adapters.families import family_of
 from autopeft.adapters.head import HEAD_FILE, Classifier
-from autopeft.adapters.models import ResolvedModel, load_classifier, resolve
-from autopeft.adapters.saving import artifact_sha256, load_adapter, read_tensors
+from autopeft.adapters.models import (
+    IMAGE_FAMILIES,
+    ResolvedModel,
+    load_classifier,
+    load_image_classifier,
+    load_language_model,
+    resolve,
+)
+from autopeft.adapters.plan import apply, remove
+from autopeft.adapters.saving import (
+    ADAPTER_FILE,
+    CONFIGURATION_FILE,
+    adapter_tensors,
+    artifact_sha256,
+    load_adapter,
+    read_tensors,
+    write_tensors,
+)
 from autopeft.errors import AutopeftError, ExportError, NotFoundError
 from autopeft.study import Measurement, Study, Trial
+from autopeft.tasks.metrics import METRICS
+from search_spaces.configuration import Configuration
 
 ROWS, TOKENS = 3, 12
 """Size of the fixed input that models are compared on."""
@@ -44,6 +63,17 @@ class Trained:
         """Width of the head."""
         return output_count(self.study, self.source)
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether it is a language model with its own head."""
+        return is_causal(self.study)
+
+    @property
+    def head(self) -> str | None:
+        """The newly initialised head in words; None where there is none."""
+        count = sum(parameter.numel() for parameter in self.classifier.head_parameters().values())
+        return f"{self.study.model.pooling}, {count:,} parameters" if count else None
+
 
 def load_trained(study: Study, trial: Trial, measurement: Measurement, artifacts: Path) -> Trained:
     """The trial as its worker saved it.
@@ -54,7 +84,7 @@ def load_trained(study: Study, trial: Trial, measurement: Measurement, artifacts
     """
     source = _saved_folder(trial, measurement, artifacts)
     outputs = output_count(study, source)
-    classifier = load_classifier(study.model, outputs, outputs == 1, seed=0)
+    classifier = load_model(study, outputs)
     saved = load_adapter(classifier.model, source)
     if saved != trial.configuration:
         raise ExportError(f"{source}: holds another configuration than trial {trial.number} of {study.name}")
@@ -62,8 +92,41 @@ def load_trained(study: Study, trial: Trial, measurement: Measurement, artifacts
     return Trained(study, trial, source, classifier.eval(), resolve(study.model.source), _labels(study, outputs))
 
 
+def reduced(trained: Trained, configuration: Configuration) -> Trained:
+    """The trained trial with only those adapters that ``configuration``, a part of its plan, names."""
+    classifier = load_model(trained.study, trained.output_count)
+    apply(classifier.model, configuration, seed=0, loading=True)
+    names = list(adapter_tensors(classifier.model))
+    remove(classifier.model)
+    tensors = read_tensors(trained.source / ADAPTER_FILE)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_tensors(folder / ADAPTER_FILE, {name: tensors[name] for name in names})
+        (folder / CONFIGURATION_FILE).write_text(configuration.canonical_text(), encoding="utf-8")
+        load_adapter(classifier.model, folder)
+    classifier.load_head(trained.source)
+    trial = replace(trained.trial, configuration=configuration, digest=configuration.digest)
+    return replace(trained, trial=trial, classifier=classifier.eval())
+
+
+def is_causal(study: Study) -> bool:
+    """Whether the study is of a language model with its own head."""
+    return study.metric in METRICS and METRICS[study.metric].is_causal
+
+
+def load_model(study: Study, outputs: int) -> Classifier:
+    """The study's backbone with the head that its task needs, without adapters."""
+    if is_causal(study):
+        return load_language_model(study.model)
+    if study.backbone.family in IMAGE_FAMILIES:
+        return load_image_classifier(study.model, outputs, seed=0)
+    return load_classifier(study.model, outputs, outputs == 1, seed=0)
+
+
 def output_count(study: Study, folder: Path) -> int:
-    """Width of the head that is saved in ``folder``."""
+    """Width of the head that is saved in ``folder``; 0 for a language model's own."""
+    if is_causal(study):
+        return 0
     output_layer = family_of(study.backbone.family, study.backbone.name).output_layer
     name = f"{output_layer if study.model.pooling == 'stock' else 'classifier'}.weight"
     tensors = read_tensors(folder / HEAD_FILE)
@@ -75,12 +138,16 @@ def output_count(study: Study, folder: Path) -> int:
 def fixed_batch(classifier: Classifier) -> dict[str, Tensor]:
     """A small input that is the same on every machine: random tokens, the last row half padding."""
     config = classifier.model.config
-    padding = config.pad_token_id or 0
     generator = torch.Generator().manual_seed(0)
+    if config.model_type in IMAGE_FAMILIES:
+        size = config.image_size
+        return {"pixel_values": torch.randn(ROWS, config.num_channels, size, size, generator=generator)}
     lowest = min(10, config.vocab_size - 1)
     tokens = torch.randint(lowest, config.vocab_size, (ROWS, TOKENS), generator=generator)
     mask = torch.ones_like(tokens)
-    tokens[-1, TOKENS // 2 :] = padding
+    if config.model_type == "t5":  # its head reads the states of the end
+        tokens[:, -1] = tokens[-1, TOKENS // 2 - 1] = config.eos_token_id
+    tokens[-1, TOKENS // 2 :] = config.pad_token_id or 0
     mask[-1, TOKENS // 2 :] = 0
     return {"input_ids": tokens, "attention_mask": mask}
 

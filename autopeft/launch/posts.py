@@ -100,6 +100,6 @@ def stand(study: str, artifacts: str, name: str, marks: str) -> str:
             post.drain()
             drained = True
         time.sleep(_LOOK_SECONDS)
-    if post.status:
+    if post.status not in (0, -signal.SIGTERM):  # the latter: stopped before it was up
         raise RuntimeError(post.last_line)
     return post.last_line

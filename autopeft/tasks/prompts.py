@@ -77,7 +77,7 @@ def find_prompt_columns(spec: TaskSpec, table: Table) -> PromptColumns:
         if name is not None and name not in table.columns:
             raise missing_column(repr(name), table)
     options = first_known(OPTIONS, table)
-    answer = spec.label or first_known(ANSWERS, table) or (first_known(CHOICES, table) if options else None)
+    answer = spec.label or (first_known(CHOICES, table) if options else None) or first_known(ANSWERS, table)
     prompt = spec.text or first_known(PROMPTS, table, taken=[answer] if answer else [])
     if answer is None and prompt is None and (text := first_known(TEXTS, table)):
         return PromptColumns(text)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from autopeft.driver import Driver, Ending, Interrupt, require_unfinished
-from autopeft.errors import AutopeftError, LeaseLostError, StoreError
+from autopeft.errors import AutopeftError, EvaluationError, LeaseLostError, StoreError
 from autopeft.launch import WorkerPlan
 from autopeft.store import Store
 from autopeft.study import Measurement, Origin, TrialState
@@ -176,3 +176,23 @@ def test_a_small_space_is_searched_until_it_is_exhausted(store, url, make_study,
     store.create_study(study)
     assert drive(store, url, study) is Ending.EXHAUSTED
     assert len(searched(store.trials(study.name))) == 3
+
+
+def test_a_search_whose_first_trials_all_fail_alike_ends_with_that_message(store, url, make_study):
+    study = make_study(trials=50)
+    store.create_study(study)
+    with pytest.raises(EvaluationError, match=r"failed alike: planted failure"):
+        drive(store, url, study, fail=set(range(100)))
+    assert len(searched(store.trials(study.name))) < 50
+
+
+def test_a_study_that_is_stopped_from_outside_ends_the_search(store, url, make_study):
+    study = make_study(trials=1000)
+    store.create_study(study)
+
+    def stop_soon(progress):
+        if len(searched(progress.trials)) == 3:
+            store.stop(study.name)
+
+    assert drive(store, url, study, show=stop_soon, seconds=0.02) is Ending.STOPPED
+    assert len(searched(store.trials(study.name))) < 1000

@@ -1,6 +1,6 @@
-"""Bugs put in on purpose, by the name in ``AUTOPEFT_MUTANT``, in tests and in the workers that they start.
+"""Bugs put in on purpose, by the name in ``CHAOS_MUTANT``, in tests and in the workers that they start.
 
-``fence``: the attempt is no part of the fence. ``counter``: one counter of three attempts for everything. ``begin``:
+``fence``: the attempt is no part of the fence. ``counter``: a fixed small limit for losses. ``begin``:
 SQLite's writing transactions begin without the lock.
 """
 
@@ -14,7 +14,7 @@ from autopeft.study import TrialState
 
 def apply():
     """Puts in the mutant that the environment names; nothing without one."""
-    name = os.environ.get("AUTOPEFT_MUTANT")
+    name = os.environ.get("CHAOS_MUTANT")
     if name == "fence":
         # compiled at first use, so that this is in time; the number stays bound, for it is handed over
         statements.held_by = lambda trial_id, number: and_(

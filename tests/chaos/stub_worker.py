@@ -31,6 +31,8 @@ def main():
             status = 1
             try:
                 status = work(json.loads(line))
+            except Exception as error:
+                print(error, file=sys.stderr)
             finally:
                 sys.stderr.flush()
                 os._exit(status)

@@ -5,6 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from sqlalchemy import event
+
+from autopeft.errors import StoreError
+from autopeft.store import Store
+
 WORKER = """
 import importlib.util, json, sys, time
 sys.path[:] = json.loads(sys.argv[3])
@@ -49,3 +55,23 @@ def test_eight_processes_share_a_queue_and_none_is_turned_away(record, url):
     assert sorted(number for done, _ in results for number in done) == list(range(200))
     assert sum(turned_away for _, turned_away in results) == 0
     assert all(trial.values == {"accuracy": trial.number / 1000} for trial in store.trials("aspects"))
+
+
+def test_what_a_lease_has_read_nobody_changes_before_it_has_written(record, url):
+    if not url.startswith("sqlite"):
+        pytest.skip("PostgreSQL locks rows, not the file")
+    store, late = record(1), []
+    other = Store.open(f"{url}?timeout=0.05")
+
+    def come_between(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE trial"):
+            try:
+                other.cancel("aspects", 0)
+            except StoreError:
+                late.append(statement)
+
+    event.listen(store._database._engine, "before_cursor_execute", come_between)
+    order = store.lease("w", "aspects")
+    other.close()
+    assert len(late) == 1
+    assert order.number == 0

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from autopeft.errors import LeaseLostError
 from autopeft.store import Failure, Outcome
 from autopeft.study import TrialState
 
@@ -52,6 +53,19 @@ def test_4_a_worker_stopped_past_its_lease_reports_nothing_when_it_wakes(record,
     assert tools.alive(other)
     lost, done = store.attempts("aspects", 0)[0], store.attempts("aspects", 0)[-1]
     assert (lost.outcome, done.outcome) == (Outcome.LOST, Outcome.COMPLETE)
+
+
+def test_4_a_zombie_that_does_not_look_at_the_time_is_refused(record, measured):
+    store = record(1)
+    zombie = store.lease("zombie", "aspects", lease_seconds=-1)
+    store.reap()
+    order = store.lease("heir", "aspects")
+    with pytest.raises(LeaseLostError):
+        store.report(zombie.trial_id, zombie.attempt, measured(0.1, artifact=None))
+    with pytest.raises(LeaseLostError):
+        store.beat(zombie.trial_id, zombie.attempt)
+    store.report(order.trial_id, order.attempt, measured(0.9, artifact=None))
+    assert store.trial("aspects", 0).values["accuracy"] == 0.9
 
 
 def test_11_a_worker_whose_clock_is_off_by_an_hour_keeps_and_loses_leases_as_ever(record, fleet, tools):

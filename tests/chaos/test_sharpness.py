@@ -13,16 +13,16 @@ HERE = Path(__file__).parent
 @pytest.mark.parametrize(
     ("mutant", "place", "chosen"),
     [
-        ("fence", "test_processes.py", "test_4 and sqlite"),
+        ("fence", "test_processes.py", "test_4_a_zombie and sqlite"),
         ("fence", "test_protocol_machine.py", "test_23 and sqlite"),
         ("counter", "test_storms.py", "storm_of_kills and sqlite"),
-        ("begin", "test_contention.py", "sqlite"),
+        ("begin", "test_contention.py", "nobody_changes and sqlite"),
     ],
 )
 def test_with_the_bug_the_test_fails(mutant, place, chosen):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "chaos", str(HERE / place), "-k", chosen]
     command += ["-p", "no:cacheprovider", "--no-header", "--timeout", "100"]
-    environment = {**os.environ, "AUTOPEFT_MUTANT": mutant}
+    environment = {**os.environ, "CHAOS_MUTANT": mutant}
     done = subprocess.run(
         command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, timeout=150, check=False
     )

@@ -1,6 +1,6 @@
 """Seeded storms of kill -9: nothing lost, nothing twice, nothing healthy quarantined.
 
-``AUTOPEFT_CHAOS_SECONDS`` goes on with new seeds for so long; without it ten seeds a database are run.
+``CHAOS_SECONDS`` goes on with new seeds for so long; without it ten seeds a database are run.
 """
 
 import os
@@ -11,7 +11,7 @@ import pytest
 SEEDS = 10
 TRIALS = 60
 KILLS = 11
-SECONDS = float(os.environ.get("AUTOPEFT_CHAOS_SECONDS", "0"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "0"))
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -22,9 +22,7 @@ def test_a_storm_of_kills_loses_nothing_and_quarantines_nobody(record, fleet, to
     assert workers.kills >= KILLS - 1
 
 
-@pytest.mark.skipif(
-    not SECONDS, reason="AUTOPEFT_CHAOS_SECONDS is not set: make chaos SECONDS=… storms as long as told"
-)
+@pytest.mark.skipif(not SECONDS, reason="CHAOS_SECONDS is not set: make chaos SECONDS=… storms as long as told")
 def test_storms_go_on_for_as_long_as_told(make_study, make_proposals, url, fleet, tools):
     from autopeft.store import Store
 

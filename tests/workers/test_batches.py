@@ -80,3 +80,12 @@ def test_token_types_go_to_the_families_that_have_them(make_study, family, has_t
     assert (resident.train.types is not None) == has_types
     inputs, _ = resident.validation.batch(np.array([0, 1]), CPU)
     assert resident.classifier(inputs).shape == (2, 2)
+
+
+def test_a_decoder_gets_a_line_break_between_the_texts_of_a_pair(make_study, monkeypatch):
+    seen = []
+    monkeypatch.setattr("workers.backbones.encode", lambda _t, split, *_, **__: seen.append(split.pairs))
+    for family in ("bert", "llama"):
+        load_resident(make_study(family), CPU)
+    assert {pair[0] for pair in seen[2]} == {"\n"}
+    assert {pair.strip() for pair in seen[2]} == set(seen[0])

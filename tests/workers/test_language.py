@@ -20,8 +20,11 @@ from autopeft.budget import Budget
 from autopeft.errors import BackboneError
 from autopeft.study import PARAMETERS, Direction, Fidelity, Objective, Order, Study
 from autopeft.tasks import TaskSpec, load_task
-from search_spaces.configuration import uniform
+from search_spaces.configuration import Configuration, LayerPlan, Training, uniform
 from search_spaces.methods.lora import DATA_DRIVEN, Lora
+from search_spaces.methods.parallel import Parallel
+from search_spaces.methods.prefix import Prefix
+from search_spaces.methods.serial import Serial
 from search_spaces.presets import layerwise
 from workers.backbones import load_resident
 from workers.evaluate import evaluate
@@ -29,6 +32,7 @@ from workers.final import train_in_full
 from workers.language import generate
 from workers.scoring import score_rows
 from workers.timing import time_step
+from workers.training import loss_of, said_tokens
 
 CPU = torch.device("cpu")
 ROWS = 48
@@ -169,20 +173,48 @@ def test_the_likeliest_option_is_chosen_as_each_alone_would_say(ask, family):
 
 
 @pytest.mark.parametrize("family", CONFIGS)
+def test_the_training_loss_is_what_transformers_makes_of_the_labels(ask, family):
+    _, resident = ask(sums(), family)
+    inputs, labels = resident.train.batch(np.arange(8), CPU)
+    stock = resident.classifier.model(**inputs, labels=labels).loss
+    ours = loss_of(resident.classifier(inputs, said_tokens(labels)), labels)
+    assert ours.item() == pytest.approx(stock.item(), rel=1e-6)
+
+
+def greedy(model, rows, row):
+    """What the model says to a prompt alone, token by token and without a cache."""
+    ids = list(rows.ids[row][: rows.starts[row]])
+    for _ in range(rows.answer_lengths.max()):
+        token = model(torch.tensor([ids])).logits[0, -1].argmax().item()
+        if token == rows.end:
+            break
+        ids.append(token)
+    return rows.decode(ids[rows.starts[row] :])
+
+
+@pytest.mark.parametrize("family", CONFIGS)
 def test_a_padded_prompt_generates_what_it_would_alone(ask, family):
     study, resident = ask(sums(), family)
     assert study.metric == "exact_match"
-    rows = resident.validation
-    together = generate(resident.classifier, rows, np.arange(5))
+    together = generate(resident.classifier, resident.validation, np.arange(5))
     stock = AutoModelForCausalLM.from_pretrained(study.model.source).eval()
-    for row in range(5):
-        ids = list(rows.ids[row][: rows.starts[row]])
-        for _ in range(rows.answer_lengths.max()):
-            token = stock(torch.tensor([ids])).logits[0, -1].argmax().item()
-            if token == rows.end:
-                break
-            ids.append(token)
-        assert together[row] == rows.decode(ids[rows.starts[row] :])
+    assert together == [greedy(stock, resident.validation, row) for row in range(5)]
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize(
+    ("site", "method"), [("attention", Prefix(3)), ("feed_forward", Serial(4)), ("feed_forward", Parallel(4))]
+)
+def test_adapters_that_are_no_weights_generate_alike_with_a_cache_and_without(ask, family, site, method):
+    study, resident = ask(sums(), family)
+    plan = uniform(study.backbone, (site,), method, 1e-2)
+    resident.classifier.adapt(plan, seed=1)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in resident.classifier.trained_parameters().values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    together = generate(resident.classifier, resident.validation, np.arange(5))
+    assert together == [greedy(resident.classifier.model, resident.validation, row) for row in range(5)]
 
 
 def test_a_trial_learns_to_say_the_answer(ask, tmp_path):
@@ -193,6 +225,15 @@ def test_a_trial_learns_to_say_the_answer(ask, tmp_path):
     assert measurement.values["exact_match"] == 1.0
     assert measurement.values["loss"] < 0.5 < before.loss
     assert measurement.correct == (1,) * 12
+
+
+def test_a_language_model_without_adapters_is_measured_as_it_is(ask, tmp_path):
+    study, resident = ask(sums(), metric="likelihood")
+    before = score_rows(resident.classifier, resident.validation, study.metric)
+    empty = Configuration((LayerPlan(),) * 2, Training(1e-3))
+    measurement = evaluate(Order(7, 1, 0, study, empty, 0, 0), resident, tmp_path)
+    assert measurement.values["loss"] == before.loss
+    assert (measurement.curve, measurement.values[PARAMETERS]) == ((), 0)
 
 
 def test_a_trial_learns_which_option_is_right(ask, tmp_path):

@@ -58,7 +58,7 @@ class BiasPart:
     def take_out(self) -> None:
         """Puts the pretrained bias back, moved to where the module is now."""
         module = _linear(self.headless, self.path)
-        self.original.data = self.original.data.to(module.get_parameter("bias").device)
+        self.original.data = self.original.data.to(module.get_parameter("bias"))
         module.bias = self.original
 
 

@@ -204,9 +204,10 @@ def inject(model: nn.Module, config: peft.PeftConfig) -> None:
 
 
 def quiet_config(make: Callable[[], peft.PeftConfig]) -> peft.PeftConfig:
-    """What ``make`` makes, without VeRA's warning that its projection is not saved (it follows from the key)."""
+    """What ``make`` makes, without warnings of peft's own saving, which is not used here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Specified to not save vera_A and vera_B")
+        warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with rank_pattern/alpha_pattern")
         return make()
 
 

@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForSequenceClassification, GPT2Config, GPT2Model
+from transformers import AutoModel, AutoModelForSequenceClassification, BloomConfig, BloomModel
 
 from autopeft.adapters.anatomy import describe, longest_input, path_prefix
 from autopeft.adapters.models import backbone_shapes
@@ -66,8 +66,8 @@ def test_the_denominator_of_minilm():
 
 def test_an_unknown_family_is_refused_with_those_that_are_known():
     with torch.device("meta"):
-        model = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10))
-    with pytest.raises(BackboneError, match="'gpt2' is not known; known families: bert, roberta, distilbert"):
+        model = BloomModel(BloomConfig(hidden_size=8, n_layer=1, n_head=1, vocab_size=10))
+    with pytest.raises(BackboneError, match="'bloom' is not known; known families: bert, roberta, distilbert"):
         describe(model, "tiny")
 
 

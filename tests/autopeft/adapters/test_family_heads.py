@@ -165,6 +165,11 @@ def test_what_a_family_cannot_do_is_refused_before_weights_are_loaded(zoo_checkp
         require_readable(model_spec(str(zoo_checkpoint(name)), pooling), 16, kind)
 
 
+def test_a_checkpoint_is_checked_for_what_it_reads_where_no_kind_is_named(zoo_checkpoint):
+    with pytest.raises(BackboneError, match="no preprocessor_config"):
+        require_readable(model_spec(str(zoo_checkpoint("vit")), "stock"), 16)
+
+
 def test_a_vision_model_gets_a_new_output_layer(zoo_checkpoint):
     spec = model_spec(str(zoo_checkpoint("vit")), "stock")
     classifier = load_image_classifier(spec, 3, seed=1)

@@ -7,7 +7,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+)
 
 from autopeft.adapters import TrainingRows, adapter_parameters, apply, load_adapter, merge, remove, save_adapter
 from autopeft.adapters.anatomy import describe
@@ -91,6 +98,15 @@ def test_arithmetic_model_and_file_agree_for_random_plans(zoo_family, wishes, ma
     if all(METHODS[method.name].mergeable for _, _, method in plan.placements()):
         merge(model)
         assert (model(**batch).last_hidden_state - after).abs().max() <= 1e-5
+
+
+def test_ranks_may_differ_where_scaling_and_initialisation_are_special(make_zoo):
+    model = make_zoo("bert")
+    first, second = (Lora(rank, 4.0, "rank-stabilised", "pissa") for rank in (1, 2))
+    row = LayerPlan((Placement("query", first), Placement("value", second)))
+    apply(model, Configuration((row, row), Training(1e-3)))
+    scalings = {module.scaling["autopeft"] for module in model.modules() if hasattr(module, "lora_A")}
+    assert scalings == {4.0, 4.0 / 2**0.5}
 
 
 SIX_LAYERS = (
@@ -239,3 +255,22 @@ def test_eva_starts_from_the_directions_in_which_the_inputs_vary_most(make_zoo, 
     expected = torch.linalg.svd(states - states.mean(0), full_matrices=False).Vh[:2]
     got = adapter_parameters(model)["encoder.layer.0.output.dense.lora_A.weight"]
     assert torch.allclose((got * expected).sum(1).abs(), torch.ones(2), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_trainer_of_transformers_trains_a_plan_in_a_plain_model(headed, inputs_of, tmp_path):
+    pytest.importorskip("accelerate")
+    model, batch = headed(), inputs_of("bert")
+    apply(model, MIXED, seed=0)
+    start = {name: parameter.detach().clone() for name, parameter in adapter_parameters(model).items()}
+    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    rows = [{**{k: v[i] for k, v in batch.items()}, "labels": i % 2} for i in range(3)] * 4
+    arguments = TrainingArguments(
+        str(tmp_path / "run"), max_steps=3, learning_rate=1e-2, use_cpu=True, report_to=[], save_strategy="no"
+    )
+    Trainer(model=model, args=arguments, train_dataset=rows).train()
+    assert isinstance(model, PreTrainedModel)
+    moved = [name for name, parameter in adapter_parameters(model).items() if not torch.equal(parameter, start[name])]
+    assert set(moved) == set(start)
+    parameters = dict(model.named_parameters())
+    assert all(torch.equal(parameters[name], tensor) for name, tensor in frozen.items())

@@ -92,3 +92,16 @@ def test_the_hash_of_an_artifact_changes_with_each_of_its_files(trained):
             stream.write(b" ")
         seen.add(artifact_sha256(folder) if (folder / HEAD_FILE).exists() else None)
     assert len(seen) == 3
+
+
+def test_the_functions_are_public_and_each_loads_on_first_use():
+    import autopeft
+
+    assert {"apply", "remove", "save_adapter", "load_adapter", "merge", "TrainingRows"} <= set(dir(autopeft))
+    assert autopeft.apply is apply
+    assert autopeft.load_adapter is load_adapter
+
+
+def test_a_model_without_adapters_has_nothing_to_save(make_model, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"no adapters to save: call autopeft.apply"):
+        save_adapter(make_model("bert"), tmp_path)

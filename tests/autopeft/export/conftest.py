@@ -56,6 +56,8 @@ def _save_tiny(family, folder):
         BertModel,
         DistilBertConfig,
         DistilBertModel,
+        LlamaConfig,
+        LlamaForCausalLM,
         RobertaConfig,
         RobertaModel,
     )
@@ -70,8 +72,10 @@ def _save_tiny(family, folder):
         **sizes,
     }
     distil = {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32, "initializer_range": 0.3, **sizes}
+    llama = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     torch.manual_seed(0)
     models = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**llama, initializer_range=0.3, **sizes)),
         "bert": lambda: BertModel(BertConfig(**bert)),
         "bert-without-pooler": lambda: BertForMaskedLM(BertConfig(**bert | {"num_hidden_layers": 2})),
         "roberta": lambda: RobertaModel(RobertaConfig(**bert | {"num_hidden_layers": 2, "pad_token_id": 1})),
@@ -117,10 +121,10 @@ def _finish(folder, pooling, configuration, artifacts, number=7):
 
     spec = model_spec(str(folder), pooling)
     backbone = backbone_shapes(spec.source)
-    study = study_of(spec, backbone)
+    study = study_of(spec, backbone, "exact_match" if backbone.family == "llama" else "accuracy")
     plan = configuration or plan_for(backbone.layer_count, backbone.roles)
     relative = f"{study.name}/trial-{number}/attempt-1"
-    sha256 = _train(spec, plan, artifacts / relative)
+    sha256 = _train(study, plan, artifacts / relative)
     values = {study.metric: 0.875, "loss": 0.3, "train_seconds": 1.0, "evaluate_seconds": 0.5}
     values[PARAMETERS] = trainable_parameters(plan, backbone)
     measurement = Measurement(0, values, artifact=relative, sha256=sha256)
@@ -128,17 +132,17 @@ def _finish(folder, pooling, configuration, artifacts, number=7):
     return Finished(study, trial, measurement, artifacts)
 
 
-def study_of(spec, backbone):
+def study_of(spec, backbone, metric="accuracy"):
     return Study(
         name="aspects-1",
         model=spec,
         backbone=backbone,
         task={"source": "no such task"},
         task_name="aspects | <b>",
-        metric="accuracy",
+        metric=metric,
         quality_floor=0.4,
         space=layerwise(backbone, (2e-4, 1e-2)),
-        objectives=(Objective("accuracy", Direction.MAXIMISE), Objective(PARAMETERS, Direction.MINIMISE)),
+        objectives=(Objective(metric, Direction.MAXIMISE), Objective(PARAMETERS, Direction.MINIMISE)),
         budget=Budget(backbone.parameter_count // 2, "50%"),
         fidelity=Fidelity(60, 16, 32),
         control_learning_rate=1e-3,
@@ -151,15 +155,15 @@ def study_of(spec, backbone):
     )
 
 
-def _train(spec, plan, folder):
+def _train(study, plan, folder):
     """Random weights in adapter and head, saved as a worker saves them."""
     import torch
 
-    from autopeft.adapters.models import load_classifier
     from autopeft.adapters.plan import apply
     from autopeft.adapters.saving import artifact_sha256, save_adapter
+    from autopeft.export.trained import load_model
 
-    classifier = load_classifier(spec, len(LABELS), False, seed=1)
+    classifier = load_model(study, len(LABELS))
     apply(classifier.model, plan, seed=2)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():

@@ -1,4 +1,6 @@
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,3 +196,11 @@ def test_places_and_parameters_are_inverse():
     assert features.shape == (50, 7)
     assert features.min() >= 0
     assert features.max() <= 1
+
+
+def test_the_example_of_the_user_page_runs():
+    page = (Path(__file__).parents[3] / "docs" / "optimizer.md").read_text()
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
+    assert len(names["study"].trials) == 30
+    assert max(trial.values[1] for trial in names["study"].trials[1:]) <= 400

@@ -8,10 +8,11 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import and_
+from sqlalchemy import Float, and_, bindparam, literal, update
 
 from autopeft.errors import LeaseLostError
-from autopeft.store import Outcome, Store, lease, tables
+from autopeft.store import Outcome, Store, statements, tables
+from autopeft.store.database import Now
 from autopeft.study import TrialState
 
 WORKER = """
@@ -112,13 +113,20 @@ def test_a_zombie_report_after_reaping_is_refused(filled, measured):
 
 
 def test_without_the_attempt_in_the_fence_a_zombie_would_win(filled, measured, monkeypatch):
-    blunt = lambda trial_id, number: and_(tables.trial.c.id == trial_id, tables.trial.c.state == "RUNNING")  # noqa: E731
     zombie = filled.lease("slow", None, lease_seconds=-1)
     filled.reap()
     filled.lease("quick", None)
-    monkeypatch.setattr(lease, "fence", blunt)
-    filled.report(zombie.trial_id, zombie.attempt, measured(0.1))
-    assert filled.trial("aspects", 0).values["accuracy"] == 0.1
+    with pytest.raises(LeaseLostError):
+        filled.beat(zombie.trial_id, zombie.attempt)
+    monkeypatch.setattr(statements, "BEAT", statements.Prepared(_beat_by_id_alone))
+    assert filled.beat(zombie.trial_id, zombie.attempt) is False
+
+
+def _beat_by_id_alone(_dialect):
+    trial = tables.trial
+    who = and_(trial.c.id == bindparam("held"), literal(0) < bindparam("fence"))
+    expires = Now() + bindparam("lease", type_=Float(53))
+    return update(trial).where(who).values(expires_at=expires).returning(trial.c.cancel_requested, trial.c.owner)
 
 
 def test_a_lease_is_counted_by_the_databases_clock_alone(filled, monkeypatch):

@@ -97,6 +97,13 @@ def test_options_with_a_label_are_no_classification(load):
     assert set(task.train.answers) == {"a b", "c d"}
 
 
+def test_a_list_of_options_is_answered_by_the_column_that_names_one(load):
+    rows = [
+        {"instruction": f"{n}?", "options": ["a b", "c d"], "output": "it is c d", "answer": "B"} for n in range(20)
+    ]
+    assert set(load(rows).train.answers) == {"c d"}
+
+
 def test_an_answer_that_is_none_of_its_options_is_refused_with_its_row(load):
     rows = [{"question": f"{n}?", "options": ["yes", "no"], "answer": "yes"} for n in range(20)]
     rows[6]["answer"] = "perhaps"
