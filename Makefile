@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: demo test lint clean
+.PHONY: demo test chaos lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+chaos: $(VENV)/.dev
+	CHAOS_SECONDS=$(or $(SECONDS),60) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m chaos tests/chaos/test_storms.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

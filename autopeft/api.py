@@ -279,7 +279,15 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:.3g} %"
 
 
-def export(db: str | None, study: str | None, number: int, target: str, output: Path, overwrite: bool = False) -> Path:
+def export(
+    db: str | None,
+    study: str | None,
+    number: int,
+    target: str,
+    output: Path,
+    overwrite: bool = False,
+    lossy: bool = False,
+) -> Path:
     """Writes a trial's files for ``target`` into ``output`` and returns the folder.
 
     Raises:
@@ -293,7 +301,7 @@ def export(db: str | None, study: str | None, number: int, target: str, output: 
         asked = store.study(study)
         trial = store.trial(asked.name, number)
         measurement = store.measurement(asked.name, number)
-    return export_trial(asked, trial, measurement, artifact_root(url), target, output, overwrite=overwrite)
+    return export_trial(asked, trial, measurement, artifact_root(url), target, output, overwrite=overwrite, lossy=lossy)
 
 
 def training_plan(

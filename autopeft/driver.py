@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from autopeft.errors import AutopeftError, EvaluationError, LeaseLostError
+from autopeft.errors import AutopeftError, EvaluationError, LeaseLostError, NotFoundError, SchemaError, StoreError
 from autopeft.launch import Engine
 from autopeft.optimizer import Proposer, make_proposer
 from autopeft.standing import Standing, scale, standing
@@ -26,6 +26,8 @@ from search_spaces.presets import control
 POLL_SECONDS = 0.3
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 8.0
+PATIENCE_SECONDS = 300.0
+"""How long the record may be away before the search gives up; the workers wait likewise."""
 
 
 class Ending(StrEnum):
@@ -89,6 +91,7 @@ class Driver:
     interrupt: Interrupt = field(default_factory=Interrupt)
     _epoch: int = 0
     _started: float = 0.0
+    _seen: int = -1
 
     def run(self) -> Ending:
         """Runs to the target and returns why it ended.
@@ -110,38 +113,66 @@ class Driver:
 
     def _loop(self) -> Ending:
         proposer = make_proposer(self.study.proposer, self.study.initial_count, self.study.seed)
-        clock = _Clock()
-        seen = -1
-        draining = False
+        clock = _Clock({"record": time.monotonic()})
+        ending: Ending | None = None
         while True:
-            self._keep_house(clock, draining)
-            revision = self.store.revision(self.study.name)
-            changed, seen = revision != seen, revision
-            if changed or clock.due("show", 1.0):
-                trials = self.store.trials(self.study.name)
-                progress = self._progress(trials)
-                if changed:
-                    self._record_front(progress)
-                self.show(progress)
-                if (message := systematic_failure(trials)) is not None:
-                    raise EvaluationError(message)
-                ending = self._ending(trials)
-                if ending is None and not draining:
-                    ending = self._fill_queue(proposer, trials)
-                if ending is not None and not draining:
-                    draining = self._begin_to_end(ending)
-                if ending is not None and self._is_quiet(ending):
+            try:
+                ending = ending or self._look(proposer, clock)
+                if ending is not None and self._is_over(ending, clock):
                     return ending
+                clock.last["record"] = time.monotonic()
+            except (LeaseLostError, NotFoundError, SchemaError):
+                raise
+            except StoreError:
+                if time.monotonic() - clock.last["record"] > PATIENCE_SECONDS:
+                    raise
             time.sleep(POLL_SECONDS)
 
-    def _keep_house(self, clock: _Clock, draining: bool) -> None:
+    def _look(self, proposer: Proposer, clock: _Clock) -> Ending | None:
+        """One look at the record, and what follows from it; an ending is begun, and comes back."""
+        self._keep_house(clock)
+        self.engine.ensure_alive()
+        trials = self._show_news(clock)
+        ending = None if trials is None else self._ending(trials) or self._fill_queue(proposer, trials)
+        if ending not in (None, Ending.TARGET, Ending.EXHAUSTED):
+            self.engine.drain()  # what runs may finish, what waits stays for ``resume``
+        return ending
+
+    def _is_over(self, ending: Ending, clock: _Clock) -> bool:
+        """Whether nothing runs any more that is waited for."""
+        if ending in (Ending.TARGET, Ending.EXHAUSTED):
+            return True
+        self._keep_house(clock)
+        self._show_news(clock)
+        impatient = self.interrupt.count > (1 if ending is Ending.INTERRUPTED else 0)
+        return impatient or self.engine.alive_count == 0
+
+    def _show_news(self, clock: _Clock) -> Sequence[Trial] | None:
+        """The trials, shown and their front recorded; None if nothing changed in the last second."""
+        revision = self.store.revision(self.study.name)
+        if revision == self._seen and not clock.due("show", 1.0):
+            return None
+        trials = self.store.trials(self.study.name)
+        progress = self._progress(trials)
+        if revision != self._seen:
+            self._record_front(progress)
+        self._seen = revision
+        self.show(progress)
+        return trials
+
+    def _keep_house(self, clock: _Clock) -> None:
         if clock.due("renew", RENEW_SECONDS):
             self.store.renew_driver(self.study.name, self._epoch)
             self.store.reap(self.study.name)
-        if not draining:
-            self.engine.ensure_alive()
 
     def _ending(self, trials: Sequence[Trial]) -> Ending | None:
+        """Why the search is to end now, or None.
+
+        Raises:
+            EvaluationError: If the first trials all failed alike.
+        """
+        if (message := systematic_failure(trials)) is not None:
+            raise EvaluationError(message)
         if self.interrupt.count:
             return Ending.INTERRUPTED
         hours = self.study.hours
@@ -151,18 +182,6 @@ class Driver:
         if proposed >= self.study.trials and all(trial.state.is_final for trial in trials):
             return Ending.TARGET
         return None
-
-    def _begin_to_end(self, ending: Ending) -> bool:
-        """Stops new trials from starting; those that run may finish, those that wait stay for ``resume``."""
-        if ending not in (Ending.TARGET, Ending.EXHAUSTED):
-            self.engine.drain()
-        return True
-
-    def _is_quiet(self, ending: Ending) -> bool:
-        """Whether nothing runs that is waited for."""
-        if ending in (Ending.TARGET, Ending.EXHAUSTED):
-            return True
-        return self.engine.alive_count == 0 or self.interrupt.count > 1
 
     def _enqueue_fixed(self) -> None:
         """The head-only reference and the control: the same for every search, and already there on resume."""

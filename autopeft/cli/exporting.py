@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 def export(
     trial: Annotated[int, typer.Argument(help="Number of the trial.", min=0)],
-    to: Annotated[str, typer.Option("--to", help="peft or autopeft.")],
+    to: Annotated[str, typer.Option("--to", help="peft, script, trl, vllm, axolotl, llamafactory or autopeft.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")] = False,
+    lossy: Annotated[bool, typer.Option("--lossy", help="Leave out what the target cannot hold, and say so.")] = False,
     study: StudyName = None,
     db: Database = None,
     as_json: Json = False,
@@ -29,7 +30,7 @@ def export(
     """Write a trial's adapter for another tool, verified."""
     from autopeft.api import export as export_files
 
-    folder = export_files(db, study, trial, to, output, overwrite)
+    folder = export_files(db, study, trial, to, output, overwrite, lossy)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     if as_json:
         document({"schema": "autopeft.export/1", "folder": str(folder), "target": to, "files": files})

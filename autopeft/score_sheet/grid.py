@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from search_spaces.backbone import Backbone
-from search_spaces.configuration import Configuration
-from search_spaces.cost import parameters_by_layer
+from search_spaces.backbone import SITES, Backbone
+from search_spaces.configuration import Configuration, LayerPlan, Placement
+from search_spaces.cost import parameters_by_layer, trainable_parameters
+from search_spaces.methods.lora import Lora
 
 STEPS = 7
 """Shades of the rank scale: 1, 2, 4, … 64 and above."""
@@ -16,10 +17,10 @@ STEPS = 7
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One module of one layer.
+    """One site of one layer.
 
     Attributes:
-        rank: LoRA rank; 0 where nothing is inserted, None where the layer has no such module.
+        rank: LoRA rank or the other method's size; 0 where nothing is inserted, None where the layer has no such site.
         note: One line that says it in words.
     """
 
@@ -90,25 +91,44 @@ def lay_out(configuration: Configuration, backbone: Backbone) -> Grid:
         ConfigurationError: If the configuration does not fit the backbone.
     """
     parameters = parameters_by_layer(configuration, backbone)
+    kinds = _kinds(configuration, backbone)
     rows = tuple(
-        tuple(_cell(configuration, backbone, layer, role) for layer in range(backbone.layer_count))
-        for role in backbone.roles
+        tuple(_cell(configuration, backbone, layer, *kind) for layer in range(backbone.layer_count)) for kind in kinds
     )
+    labels = tuple(site if method == Lora.name else f"{site} {method}" for site, method in kinds)
     rate = configuration.training.learning_rate
-    return Grid(backbone.roles, rows, parameters, backbone.parameter_count, rate)
+    return Grid(labels, rows, parameters, backbone.parameter_count, rate)
 
 
-def _cell(configuration: Configuration, backbone: Backbone, layer: int, role: str) -> Cell:
-    module = next((module for module in backbone.layers[layer] if module.role == role), None)
-    if module is None:
-        return Cell(None, f"layer {layer} has no {role}")
-    method = configuration.layers[layer].at(role, "lora")
-    if method is None:
-        return Cell(0, f"layer {layer} {role}: not adapted")
-    count = method.parameter_count(module)
-    return Cell(
-        method.rank, f"layer {layer} {role}: LoRA rank {method.rank}, alpha {method.alpha:g}, {count:,} parameters"
+def _kinds(configuration: Configuration, backbone: Backbone) -> list[tuple[str, str]]:
+    """(site, method) of each row: LoRA at every module, unless there is none but others; then what else there is."""
+    present = {(site, method.name) for _, site, method in configuration.placements()}
+    others = sorted(
+        (kind for kind in present if kind[1] != Lora.name), key=lambda kind: (SITES.index(kind[0]), kind[1])
     )
+    plain = [(role, Lora.name) for role in backbone.roles]
+    return others if others and len(others) == len(present) else [*plain, *others]
+
+
+def _cell(configuration: Configuration, backbone: Backbone, layer: int, site: str, name: str) -> Cell:
+    if site not in backbone.sites(layer):
+        return Cell(None, f"layer {layer} has no {site}")
+    method = configuration.layers[layer].at(site, name)
+    if method is None:
+        return Cell(
+            0, f"layer {layer} {site}: no {name}" if name != Lora.name else f"layer {layer} {site}: not adapted"
+        )
+    sizes = ", ".join(f"{size} {_plain(value)}" for size, value in method.to_json().items())
+    what = f"LoRA {sizes}" if name == Lora.name else f"{name} {sizes}".rstrip()
+    alone = LayerPlan((Placement(site, method),))
+    empty = LayerPlan()
+    only = replace(configuration, layers=tuple(alone if i == layer else empty for i in range(backbone.layer_count)))
+    count = trainable_parameters(only, backbone)
+    return Cell(method.extent, f"layer {layer} {site}: {what}, {count:,} parameters")
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def compact(number: float) -> str:

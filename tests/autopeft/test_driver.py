@@ -191,7 +191,7 @@ def test_a_study_that_is_stopped_from_outside_ends_the_search(store, url, make_s
     store.create_study(study)
 
     def stop_soon(progress):
-        if len(searched(progress.trials)) == 3:
+        if len(searched(progress.trials)) >= 3:
             store.stop(study.name)
 
     assert drive(store, url, study, show=stop_soon, seconds=0.02) is Ending.STOPPED

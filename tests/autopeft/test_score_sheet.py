@@ -173,3 +173,21 @@ def luminance(colour: str) -> float:
 def contrast(first: str, second: str) -> float:
     high, low = sorted((luminance(first), luminance(second)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+def test_methods_beside_lora_have_rows_of_their_own(tiny_backbone):
+    from search_spaces.configuration import Configuration
+
+    plan = {
+        "schema": "autopeft.configuration/1",
+        "layers": [
+            {"feed_forward": {"serial": {"size": 3, "scaling": 1.0}}, "attention": {"prefix": {"length": 6}}},
+            {},
+        ],
+        "training": {"learning_rate": 1e-3},
+    }
+    sheet = text_sheet(Configuration.from_json(plan), tiny_backbone)
+    rows = {line.split("  ")[0].strip(): line for line in sheet.splitlines()}
+    assert rows["feed_forward serial"].split()[2:] == ["3", "·", "3"]
+    assert rows["attention prefix"].split()[2:] == ["6", "·", "6"]
+    assert "query" not in rows

@@ -1,11 +1,12 @@
 """Fault 23: any order of lease, beat, report, failure, hand-back, reap, cancel, requeue and passing time."""
 
+import os
 import socket
 import uuid
 from contextlib import closing
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
@@ -137,11 +138,12 @@ def test_23_no_order_of_events_breaks_the_record(request, tmp_path, make_study, 
         make = lambda: _schema(server)  # noqa: E731
     machine = machine_of(make, make_study(), make_proposals(TRIALS), tools.verify_invariants)
     examples = settings(
-        max_examples=20 if dialect == "sqlite" else 6,
-        stateful_step_count=20,
+        max_examples=100 if "CHAOS_MUTANT" in os.environ else 20 if dialect == "sqlite" else 6,
+        stateful_step_count=30,
         deadline=None,
         derandomize=True,
         database=None,
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(machine, settings=examples)
