@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
 from autopeft.cli.console import Database, Json, StudyName, document
-from autopeft.errors import BudgetError
+from autopeft.errors import BudgetError, ConfigurationError
 
 
 def status(study: StudyName = None, db: Database = None, as_json: Json = False) -> None:
@@ -22,11 +23,14 @@ def status(study: StudyName = None, db: Database = None, as_json: Json = False) 
     with Reader.open(database_url(db)) as reader:
         stored = reader.study(study)
         trials = reader.trials(stored.name)
+        failures = reader.failures(stored.name)
     now = standing(stored, trials)
     if as_json:
-        document(status_document(stored, trials, now))
-    else:
-        print(status_text(stored, trials, now))
+        document(status_document(stored, trials, now) | {"failed_attempts": failures})
+        return
+    print(status_text(stored, trials, now))
+    if failures:
+        print(f"attempts {', '.join(f'{count} ended by {kind}' for kind, count in failures.items())}")
 
 
 def trials(
@@ -36,7 +40,6 @@ def trials(
     as_json: Json = False,
 ) -> None:
     """Every trial of a study."""
-    from autopeft.errors import ConfigurationError
     from autopeft.report import trials_document, trials_text
     from autopeft.settings import database_url
     from autopeft.store.reader import Reader
@@ -57,6 +60,9 @@ def trials(
 def front(
     study: StudyName = None,
     budget: Annotated[str | None, typer.Option("--budget", "-b", help="A tighter budget: 0.2%, 50k.")] = None,
+    any_environment: Annotated[
+        bool, typer.Option("--any-environment", help="Also where its trials ran under different versions or devices.")
+    ] = False,
     db: Database = None,
     as_json: Json = False,
 ) -> None:
@@ -70,16 +76,36 @@ def front(
     with Reader.open(database_url(db)) as reader:
         stored = reader.study(study)
         rows = reader.trials(stored.name)
+        environments = reader.environments(stored.name)
     limit = None
     if budget is not None:
         limit = min(parse_budget(budget, stored.backbone.parameter_count).parameters, stored.budget.parameters)
     now = standing(stored, rows, limit)
+    if not any_environment:
+        _require_one_environment(environments, [trial.number for trial in (*now.front, *now.control)])
     if as_json:
         document(front_document(stored, now) | ({"budget": limit} if limit else {}))
     else:
         print(front_text(stored, now))
     if not now.front:
         raise BudgetError(f"the front of {stored.name} is empty: no searched trial within the budget is complete")
+
+
+def _require_one_environment(environments: Mapping[int, Mapping[str, str]], members: Sequence[int]) -> None:
+    """Nothing, if all members were measured under the same versions, device, backbone and data.
+
+    Raises:
+        ConfigurationError: If not; the message names what differs.
+    """
+    found = [environments[number] for number in members if number in environments]
+    keys = sorted({key for environment in found for key in environment})
+    differing = {key: sorted({environment.get(key, "unknown") for environment in found}) for key in keys}
+    mixed = [f"{key} {' and '.join(values)}" for key, values in differing.items() if len(values) > 1]
+    if mixed:
+        raise ConfigurationError(
+            f"the front mixes environments ({'; '.join(mixed)}), so its values may not compare; "
+            "--any-environment shows it all the same"
+        )
 
 
 def show(

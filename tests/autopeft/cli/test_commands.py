@@ -75,6 +75,16 @@ def test_an_empty_front_has_an_exit_code_of_its_own(autopeft, record):
     assert "is empty" in err
 
 
+def test_a_front_of_different_environments_is_said_and_can_be_forced(autopeft, record, tmp_path):
+    with sqlite3.connect(tmp_path / "record.db") as connection:
+        (one,) = connection.execute("SELECT max(attempt.id) FROM attempt WHERE outcome = 'COMPLETE'").fetchone()
+        connection.execute("UPDATE attempt SET environment = ? WHERE id = ?", (json.dumps({"torch": "1.0"}), one))
+    code, _, err = autopeft("front", "--db", record)
+    assert code == 2
+    assert "mixes environments (torch 1.0 and unknown)" in err
+    assert autopeft("front", "--db", record, "--any-environment")[0] == 0
+
+
 def test_trials_can_be_filtered_by_state(autopeft, record):
     code, out, _ = autopeft("trials", "--db", record, "--json", "--state", "diverged")
     assert code == 0
