@@ -14,7 +14,15 @@ from enum import StrEnum
 
 import numpy as np
 
-from autopeft.errors import AutopeftError, EvaluationError, LeaseLostError, NotFoundError, SchemaError, StoreError
+from autopeft.errors import (
+    AutopeftError,
+    EvaluationError,
+    LeaseLostError,
+    NotFoundError,
+    SchemaError,
+    StoreError,
+    StudyDrivenError,
+)
 from autopeft.launch import Engine
 from autopeft.optimizer import Proposer, make_proposer
 from autopeft.standing import Standing, scale, standing
@@ -24,8 +32,8 @@ from search_spaces.configuration import Configuration, LayerPlan, Training
 from search_spaces.presets import control
 
 POLL_SECONDS = 0.3
-LEASE_SECONDS = 30.0
-RENEW_SECONDS = 8.0
+LEASE_SECONDS = 15.0
+RENEW_SECONDS = 4.0
 PATIENCE_SECONDS = 300.0
 """How long the record may be away before the search gives up; the workers wait likewise."""
 
@@ -101,8 +109,7 @@ class Driver:
             EvaluationError: If workers cannot be kept alive, or the first trials all fail alike.
         """
         self._started = time.monotonic()
-        owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._epoch = self.store.acquire_driver(self.study.name, owner, LEASE_SECONDS)
+        self._epoch = self._acquire()
         try:
             self._enqueue_fixed()
             self.engine.start()
@@ -110,6 +117,23 @@ class Driver:
         finally:
             self.engine.stop()
             self.store.release_driver(self.study.name, self._epoch)
+
+    def _acquire(self) -> int:
+        """The new epoch; a driver of this host that is dead is waited out, which its lease bounds.
+
+        Raises:
+            StudyDrivenError: If the study's driver lives, or sits on another host.
+        """
+        host = socket.gethostname()
+        deadline = time.monotonic() + LEASE_SECONDS + 2
+        while True:
+            try:
+                return self.store.acquire_driver(self.study.name, f"{host}:{os.getpid()}", LEASE_SECONDS)
+            except StudyDrivenError as error:
+                owner_host, _, process = error.owner.rpartition(":")
+                if owner_host != host or _is_alive(process) or time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SECONDS)
 
     def _loop(self) -> Ending:
         proposer = make_proposer(self.study.proposer, self.study.initial_count, self.study.seed)
@@ -255,6 +279,16 @@ class Driver:
         if eta is not None and self.study.hours is not None:
             eta = min(eta, max(0.0, self.study.hours * 3600 - elapsed))
         return Progress(self.study, trials, standing(self.study, trials), target, elapsed, eta)
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError):
+        return True
+    return True
 
 
 @dataclass(slots=True)

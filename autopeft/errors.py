@@ -10,6 +10,7 @@
     ├── StoreError           exit 1
     │   ├── NotFoundError    exit 3
     │   ├── SchemaError      exit 4
+    │   ├── StudyDrivenError exit 1
     │   └── LeaseLostError   exit 1
     ├── EvaluationError      exit 1
     │   ├── OutOfMemoryError exit 1
@@ -34,6 +35,7 @@ __all__ = [
     "OutOfMemoryError",
     "SchemaError",
     "StoreError",
+    "StudyDrivenError",
     "TaskError",
 ]
 
@@ -62,6 +64,18 @@ class SchemaError(StoreError):
 
 class LeaseLostError(StoreError):
     """The trial is no longer this worker's: stop, and report nothing."""
+
+
+class StudyDrivenError(StoreError):
+    """Another driver holds the study.
+
+    Attributes:
+        owner: That driver, as ``host:process``.
+    """
+
+    def __init__(self, message: str, owner: str) -> None:
+        super().__init__(message)
+        self.owner = owner
 
 
 class EvaluationError(AutopeftError):

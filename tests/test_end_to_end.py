@@ -214,7 +214,8 @@ def test_one_interrupt_drains_and_resume_goes_on(person):
 
 @pytest.mark.parametrize("name", ["hwu64", "snli_small"])
 def test_a_search_on_a_real_data_set(person, data_folder, name):
-    code, _, err = person.types("search", "--task", (data_folder / name).resolve(), "--trials", 3, *SHORT)
+    enough = ["--train-rows", "200", "--validation-rows", "100"]  # hwu64 has 64 classes
+    code, _, err = person.types("search", "--task", (data_folder / name).resolve(), "--trials", 3, *SHORT, *enough)
     assert code == 0, err
     assert json.loads(person.types("front", "--json")[1])["members"]
 

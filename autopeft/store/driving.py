@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
 
-from autopeft.errors import LeaseLostError, StoreError
+from autopeft.errors import LeaseLostError, StudyDrivenError
 from autopeft.store import log
 from autopeft.store.database import Now
 from autopeft.store.log import EventKind
@@ -25,7 +25,7 @@ def acquire(connection: Connection, name: str, owner: str, lease_seconds: float)
 
     Raises:
         NotFoundError: If there is no such study.
-        StoreError: If another driver holds a lease that has not run out.
+        StudyDrivenError: If another driver holds a lease that has not run out.
     """
     found = study_row(connection, name)
     is_free = or_(study.c.driver.is_(None), study.c.driver == owner, study.c.driver_expires_at <= Now())
@@ -41,9 +41,10 @@ def acquire(connection: Connection, name: str, owner: str, lease_seconds: float)
         .returning(study.c.driver_epoch)
     )
     if epoch is None:
-        raise StoreError(
+        message = (
             f"study {name!r} is driven by {found.driver}: stop that one, or wait {lease_seconds:.0f} s if it is gone"
         )
+        raise StudyDrivenError(message, str(found.driver))
     log.append(connection, EventKind.DRIVER_ACQUIRED, found.id, owner=owner, epoch=epoch)
     return int(epoch)
 

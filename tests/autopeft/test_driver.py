@@ -1,5 +1,7 @@
 """The loop against a real record and workers that measure nothing: an arithmetic score, reported at once."""
 
+import socket
+import subprocess
 import threading
 import time
 
@@ -154,6 +156,15 @@ def test_two_drivers_cannot_run_one_study(store, url, make_study):
     store.acquire_driver(study.name, "another host")
     with pytest.raises(StoreError, match="another host"):
         drive(store, url, study)
+
+
+def test_a_dead_driver_of_this_host_is_waited_out(store, url, make_study, monkeypatch):
+    study = make_study(trials=2)
+    store.create_study(study)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    store.acquire_driver(study.name, f"{socket.gethostname()}:{gone.pid}", lease_seconds=1.0)
+    assert drive(store, url, study) is Ending.TARGET
 
 
 def test_a_driver_that_lost_its_lease_enqueues_nothing(store, url, make_study):
