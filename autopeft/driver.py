@@ -186,7 +186,7 @@ class Driver:
 
     def _keep_house(self, clock: _Clock) -> None:
         if clock.due("renew", RENEW_SECONDS):
-            self.store.renew_driver(self.study.name, self._epoch)
+            self.store.renew_driver(self.study.name, self._epoch, LEASE_SECONDS)
             self.store.reap(self.study.name)
 
     def _ending(self, trials: Sequence[Trial]) -> Ending | None:
@@ -214,7 +214,7 @@ class Driver:
         proposals = [Proposal(head_only, Origin.REFERENCE, "head only", priority=1)]
         sweep = control(study.backbone, study.budget.parameters, study.control_learning_rate)
         proposals += [Proposal(plan, Origin.CONTROL, label, priority=1) for label, plan in sweep.items()]
-        self.store.enqueue(study.name, self._epoch, proposals)
+        self.store.enqueue(study.name, self._epoch, proposals, LEASE_SECONDS)
 
     def _fill_queue(self, proposer: Proposer, trials: Sequence[Trial]) -> Ending | None:
         """Proposes as many configurations as workers may soon ask for."""
@@ -248,9 +248,9 @@ class Driver:
     def _enqueue(self, proposals: Sequence[Proposal]) -> bool:
         """Whether the study still takes trials; ``autopeft stop`` ends that."""
         try:
-            self.store.enqueue(self.study.name, self._epoch, proposals)
+            self.store.enqueue(self.study.name, self._epoch, proposals, LEASE_SECONDS)
         except LeaseLostError:
-            self.store.renew_driver(self.study.name, self._epoch)  # raises if another driver holds the study
+            self.store.renew_driver(self.study.name, self._epoch, LEASE_SECONDS)  # raises if another driver holds the study
             return False
         return True
 

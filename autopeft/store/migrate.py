@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -203,7 +204,7 @@ def configuration(connection: Connection | None = None) -> Config:
     """Alembic's configuration, for scripts that run on ``connection`` inside its transaction."""
     from alembic.config import Config
 
-    config = Config()
+    config = Config(stdout=sys.stdout)  # its default is what stdout was when alembic was imported
     config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
