@@ -1,7 +1,7 @@
 """Who is to blame when an attempt ends without a measurement: kinds of failure, and three counters, never one.
 
-A single "three attempts" counter was measured to quarantine a healthy trial in a storm of killed workers, and so does
-any fixed small limit where kills are frequent. Losses therefore count against a trial only where the rate of losses
+A single "three attempts" counter quarantines healthy trials in a storm of killed workers, and so would any fixed small
+limit where kills are frequent. Losses therefore count against a trial only where the rate of losses
 around it cannot explain them. Pure functions on numbers; no database.
 """
 
