@@ -250,7 +250,9 @@ class Driver:
         try:
             self.store.enqueue(self.study.name, self._epoch, proposals, LEASE_SECONDS)
         except LeaseLostError:
-            self.store.renew_driver(self.study.name, self._epoch, LEASE_SECONDS)  # raises if another driver holds the study
+            self.store.renew_driver(
+                self.study.name, self._epoch, LEASE_SECONDS
+            )  # raises if another driver holds the study
             return False
         return True
 
