@@ -21,7 +21,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from problem_families import FAMILIES, Family
+from known_front import Family
+from problem_families import FAMILIES
 from replay import TableFamily
 
 from autopeft.optimizer import PROPOSERS, make_proposer

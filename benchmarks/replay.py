@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from problem_families import QUALITY, Family, Plan
+from known_front import QUALITY, Family, Plan
 
 from autopeft.pareto import Scale
 from autopeft.study import PARAMETERS, Observation, Study, TrialState
