@@ -19,7 +19,7 @@ from typing import Any
 
 from autopeft.budget import parse_budget
 from autopeft.driver import Driver, Ending, Interrupt, Progress, require_unfinished
-from autopeft.errors import ConfigurationError, EvaluationError
+from autopeft.errors import ConfigurationError, EvaluationError, StoreError
 from autopeft.launch import WorkerPlan, child_environment, make_engine, plan_workers, visible_gpus, worker_command
 from autopeft.optimizer import make_proposer
 from autopeft.settings import SearchSettings, artifact_root, database_url, merge
@@ -94,8 +94,8 @@ def search(
     url = database_url(db)
     with Store.open(url, create=True) as store:
         prepared = prepare(merged, store.study_names())
-        store.create_study(prepared.study)
-        return run(store, url, prepared.study, show, interrupt or Interrupt(), merged)
+        study = record(store, prepared.study, named=merged.study is not None)
+        return run(store, url, study, show, interrupt or Interrupt(), merged)
 
 
 def run(
@@ -113,6 +113,23 @@ def run(
     ending = Driver(store, study, engine, show, interrupt).run()
     trials = store.trials(study.name)
     return SearchOutcome(study, trials, standing(study, trials), ending)
+
+
+def record(store: Store, study: Study, named: bool) -> Study:
+    """The study as recorded; one that nobody named gets the next free name if another search was quicker.
+
+    Raises:
+        StoreError: If it cannot be recorded, or ``named`` and the name is taken.
+    """
+    while True:
+        try:
+            store.create_study(study)
+        except StoreError:
+            if named or study.name not in (taken := store.study_names()):
+                raise
+            study = replace(study, name=_free_name(study.task_name, taken))
+        else:
+            return study
 
 
 def reopen(store: Store, name: str | None, trials: int | None, hours: float | None) -> Study:

@@ -160,7 +160,7 @@ def resume(
 
 
 def _search(settings: SearchSettings, url: str, as_json: bool) -> None:
-    from autopeft.api import prepare, run
+    from autopeft.api import prepare, record, run
     from autopeft.cli.progress import progress_display
     from autopeft.launch import plan_workers
     from autopeft.store import Store
@@ -168,10 +168,9 @@ def _search(settings: SearchSettings, url: str, as_json: bool) -> None:
     plan_workers(settings.workers)  # a wrong number of workers is said before anything is written
     with Store.open(url, create=True) as store:
         prepared = prepare(settings, store.study_names())
-        study = prepared.study
         for line in prepared.notes:
             note(line)
-        store.create_study(study)
+        study = record(store, prepared.study, named=settings.study is not None)
         note(f"study    {study.name} in {url}: {_plan(study)}")
         with progress_display(quiet=options.quiet) as display:
             outcome = run(store, url, study, display.show, display.interrupt, settings)
