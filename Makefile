@@ -17,6 +17,8 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	# parsers only: their own dependencies would replace torch and transformers
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/parsers axolotl==0.19.0 llamafactory==0.9.5 omegaconf==2.4.0
 	touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo

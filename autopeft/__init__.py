@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "TrainingRows": "autopeft.adapters.calibration",
     "apply": "autopeft.adapters.plan",
+    "auxiliary_loss": "autopeft.adapters.parts",
     "load_adapter": "autopeft.adapters.saving",
     "merge": "autopeft.adapters.plan",
     "remove": "autopeft.adapters.plan",

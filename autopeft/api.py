@@ -6,29 +6,40 @@ here trains.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import platform
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from autopeft.budget import parse_budget
-from autopeft.driver import Driver, Ending, Interrupt, Progress, require_unfinished
-from autopeft.errors import ConfigurationError, EvaluationError, StoreError
-from autopeft.launch import WorkerPlan, child_environment, make_engine, plan_workers, visible_gpus, worker_command
-from autopeft.optimizer import make_proposer
-from autopeft.settings import SearchSettings, artifact_root, database_url, merge
-from autopeft.standing import Standing, standing
-from autopeft.store import Store
-from autopeft.study import PARAMETERS, Direction, Fidelity, Objective, Study, Trial
-from autopeft.tasks import Task, TaskSpec, TrainingDefaults, load_task, training_defaults
+from autopeft import control
+from autopeft.arranging import arranged
+from autopeft.budget import parse_budget, parse_share
+from autopeft.driver import Interrupt
+from autopeft.errors import ConfigurationError, StoreError
+from autopeft.fidelity import ladder_of
+from autopeft.launch import visible_gpus
+from autopeft.matching import matched
+from autopeft.objectives import PERPLEXITY, asked_for, describe, measured, named_references
+from autopeft.optimizer import make_proposer, require_able
+from autopeft.price import drawn
+from autopeft.priors import in_files, resolve
+from autopeft.progress import Progress
+from autopeft.promise import Promise, promised, same_plan
+from autopeft.proxy import lines, require_fit
+from autopeft.rungs import expected_share, require_unfinished
+from autopeft.running import SearchOutcome, run
+from autopeft.scales import require_feasible, with_boxes
+from autopeft.settings import CacheMode, SearchSettings, artifact_root, cache_mode, database_url, merge
+from autopeft.spending import device_seconds, require_device_time
+from autopeft.store import Reader, Store
+from autopeft.store.overlook import Overlook
+from autopeft.study import PROTOCOL, UNLIMITED, Fidelity, ModelSpec, Objective, Proxy, Study
+from autopeft.tasks import METRICS, Task, TaskSpec, TrainingDefaults, is_causal, load_task, training_defaults
+from autopeft.tasks.metrics import ALIASES
 from search_spaces import presets
-from search_spaces.configuration import Configuration
 
 DEFAULT_TRIALS = 24
 
@@ -44,28 +55,6 @@ class Prepared:
 
     study: Study
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOutcome:
-    """A study after a search.
-
-    Attributes:
-        study: What was asked.
-        trials: Every trial, as recorded.
-        standing: Front, control and hypervolumes.
-        ending: Why the search ended.
-    """
-
-    study: Study
-    trials: Sequence[Trial]
-    standing: Standing
-    ending: Ending
-
-    @property
-    def front(self) -> Sequence[Trial]:
-        """Members of the front, cheapest first."""
-        return self.standing.front
 
 
 def silent(_progress: Progress) -> None:
@@ -94,25 +83,33 @@ def search(
     url = database_url(db)
     with Store.open(url, create=True) as store:
         prepared = prepare(merged, store.study_names())
-        study = record(store, prepared.study, named=merged.study is not None)
+        study = record(store, guided(prepared.study, merged, store), named=merged.study is not None)
         return run(store, url, study, show, interrupt or Interrupt(), merged)
 
 
-def run(
-    store: Store,
-    url: str,
-    study: Study,
-    show: Callable[[Progress], None],
-    interrupt: Interrupt,
-    settings: SearchSettings,
-) -> SearchOutcome:
-    """Drives a recorded study to its target, with the workers and the engine that ``settings`` name."""
-    engine = make_engine(
-        settings.engine, url, study.name, artifact_root(url), settings.workers, settings.engine_address
-    )
-    ending = Driver(store, study, engine, show, interrupt).run()
-    trials = store.trials(study.name)
-    return SearchOutcome(study, trials, standing(study, trials), ending)
+def guided(study: Study, settings: SearchSettings, store: Store) -> Study:
+    """``study`` with the prior that ``settings`` name; from here on it stands in the study.
+
+    Raises:
+        NotFoundError: If a probe does not exist.
+        ConfigurationError: If what is named is no prior for this study.
+    """
+    return study if settings.prior is None else replace(study, guides=resolve(settings.prior, store, study))
+
+
+def as_guided(study: Study, settings: SearchSettings, url: str) -> Study:
+    """``guided`` for a look beforehand: a database is opened, and only read, where a prior is in one.
+
+    Raises:
+        StoreError: If there is no database, or no probe of that name in it.
+        ConfigurationError: If what is named is no prior for this study.
+    """
+    if settings.prior is None:
+        return study
+    if in_files(settings.prior):
+        return replace(study, guides=resolve(settings.prior, None, study))
+    with Reader.open(url) as reader:
+        return replace(study, guides=resolve(settings.prior, reader, study))
 
 
 def record(store: Store, study: Study, named: bool) -> Study:
@@ -132,7 +129,9 @@ def record(store: Store, study: Study, named: bool) -> Study:
             return study
 
 
-def reopen(store: Store, name: str | None, trials: int | None, hours: float | None) -> Study:
+def reopen(
+    store: Store, name: str | None, trials: int | None, hours: float | None, device_hours: float | None = None
+) -> Study:
     """The stored study, with its targets raised as asked.
 
     Raises:
@@ -140,10 +139,11 @@ def reopen(store: Store, name: str | None, trials: int | None, hours: float | No
         AutopeftError: If it has nothing left to do.
     """
     study = store.study(name)
-    if trials is not None or hours is not None:
-        store.set_target(study.name, trials or study.trials, hours)
+    if (trials, hours, device_hours) != (None, None, None):
+        store.set_target(study.name, trials or study.trials, hours, device_hours or study.device_hours)
         study = store.study(study.name)
     require_unfinished(study, store.trials(study.name))
+    require_device_time(study, device_seconds(study, sum(store.worker_seconds(study.name))))
     return study
 
 
@@ -161,18 +161,19 @@ def prepare(settings: SearchSettings, taken: Sequence[str]) -> Prepared:
 
     if settings.study in taken:
         raise ConfigurationError(f"study {settings.study} exists: autopeft resume {settings.study}, or another name")
-    task = load_task(_task_spec(settings))
+    task = _task(settings)
+    objectives, limits = _traded(settings, task)
     defaults = training_defaults(task)
-    backbone = backbone_shapes(settings.model)
+    backbone = backbone_shapes(settings.model, settings.load_in)
     budget = parse_budget(settings.budget, backbone.parameter_count)
     space = presets.build(settings.space, backbone, defaults.learning_rate)
     space.require_feasible(budget.parameters)
     fidelity = _fidelity(settings, task, defaults)
-    model = model_spec(settings.model, settings.pooling)
+    model = model_spec(settings.model, settings.pooling, settings.load_in)
     require_readable(model, fidelity.max_length, task.kind)
-    trials = settings.trials or (DEFAULT_TRIALS if settings.hours is None else 100_000)
-    initial_count = settings.initial or _initial_count(trials)
-    make_proposer(settings.proposer, initial_count, settings.seed)  # an unknown name is said before anything is written
+    task = matched(task, model, backbone, fidelity)
+    proxy = None if settings.proxy_model is None else _proxy(settings.proxy_model, model, fidelity, task)
+    trials, initial_count = _proposal_counts(settings, objectives)
     study = Study(
         name=settings.study or _free_name(task.name, taken),
         model=model,
@@ -182,7 +183,7 @@ def prepare(settings: SearchSettings, taken: Sequence[str]) -> Prepared:
         metric=task.metric,
         quality_floor=task.quality_floor,
         space=space.definition,
-        objectives=(Objective(task.metric, Direction.MAXIMISE), Objective(PARAMETERS, Direction.MINIMISE)),
+        objectives=objectives,
         budget=budget,
         fidelity=fidelity,
         control_learning_rate=defaults.control_learning_rate,
@@ -190,45 +191,35 @@ def prepare(settings: SearchSettings, taken: Sequence[str]) -> Prepared:
         initial_count=initial_count,
         trials=trials,
         hours=settings.hours,
+        device_hours=settings.gpu_hours,
+        hour_price=settings.price_per_gpu_hour,
         seed=settings.seed,
         environment={**_environment(), "data": task.data_sha256},
+        limits=limits,
+        cache=cache_mode(settings.cache or CacheMode.AUTO),
+        repeats=settings.repeats,
+        confirmations=settings.confirm,
+        control_rates=settings.control_rates,
+        references=named_references(settings.references),
+        proxy=proxy,
     )
-    return Prepared(study, (*task.notes, *_notes(study, task)))
+    study, computed = arranged(_settled(study), settings, task)
+    return Prepared(study, (*task.notes, *_notes(study, task), *computed))
 
 
-def estimate(study: Study, workers: str) -> tuple[float, dict[str, Any]]:
-    """Seconds that a search of ``study`` will take, and the step time it rests on, measured now in a worker.
-
-    Raises:
-        EvaluationError: If the worker cannot take the measurement.
-    """
-    plans = plan_workers(workers)
-    measured = _time_step(study, plans[0])
-    rows = load_task(TaskSpec.from_json(study.task)).validation
-    trial = study.fidelity.steps * measured["step_seconds"] + len(rows) * measured["evaluate_seconds_per_row"]
-    sweep = presets.control(study.backbone, study.budget.parameters, study.control_learning_rate)
-    total = study.trials + len(sweep)
-    seconds = math.ceil(total / len(plans)) * trial + measured["load_seconds"]
-    if study.hours is not None:
-        seconds = min(seconds, study.hours * 3600)
-    return seconds, {**measured, "trial_seconds": trial, "workers": len(plans), "control_trials": len(sweep)}
+def _traded(settings: SearchSettings, task: Task) -> tuple[tuple[Objective, ...], dict[str, float]]:
+    """Objectives and limits that ``settings`` ask for, as far as the task's metric allows."""
+    objectives, limits = asked_for(settings, task.metric, {**{name: name for name in METRICS}, **ALIASES})
+    if PERPLEXITY in measured(objectives) and not is_causal(task.metric):
+        raise ConfigurationError(f"objective {PERPLEXITY}: {task.metric} is no metric of a language model; choose loss")
+    return objectives, limits
 
 
-def _time_step(study: Study, plan: WorkerPlan) -> dict[str, Any]:
-    order = {"study": study.to_json(), "device": plan.device, "threads": plan.threads}
-    answer = subprocess.run(
-        worker_command("time-step", "--plan", "-"),
-        input=json.dumps(order),
-        capture_output=True,
-        text=True,
-        env=child_environment("", plan),
-        check=False,
-    )
-    if answer.returncode != 0:
-        last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EvaluationError(f"the step time could not be measured: {last}")
-    measured: dict[str, Any] = json.loads(answer.stdout)
-    return measured
+def _settled(study: Study) -> Study:
+    """``study`` with the boxes of its objectives, if something can be searched: within its limits, on its sibling."""
+    require_feasible(study)
+    require_fit(study, [*drawn(study), *control.sizes(study).values()])
+    return with_boxes(study)
 
 
 def _task_spec(settings: SearchSettings) -> TaskSpec:
@@ -237,6 +228,8 @@ def _task_spec(settings: SearchSettings) -> TaskSpec:
         text=settings.text,
         text_pair=settings.text_pair,
         label=settings.label,
+        chat_template=settings.chat_template,
+        max_new_tokens=settings.max_new_tokens,
         metric=settings.metric,
         train_rows=settings.train_rows,
         validation_rows=settings.validation_rows,
@@ -244,11 +237,44 @@ def _task_spec(settings: SearchSettings) -> TaskSpec:
     )
 
 
+def _task(settings: SearchSettings) -> Task:
+    """The task, or the part of its training rows that trials are to train on; validation stays whole."""
+    share = None if settings.data_fraction is None else parse_share(settings.data_fraction, "data fraction")
+    task = load_task(_task_spec(settings))
+    if share is None:
+        return task
+    return load_task(replace(task.spec, train_rows=max(1, round(share * len(task.train)))))
+
+
+def _proxy(source: str, model: ModelSpec, fidelity: Fidelity, task: Task) -> Proxy:
+    """The sibling at ``source``, with a head like the model's."""
+    from autopeft.adapters.models import backbone_shapes, model_spec, require_readable
+
+    spec, backbone = model_spec(source, model.pooling, model.load_in), backbone_shapes(source, model.load_in)
+    require_readable(spec, fidelity.max_length, task.kind)
+    matched(task, spec, backbone, fidelity)
+    return Proxy(spec, backbone)
+
+
 def _fidelity(settings: SearchSettings, task: Task, defaults: TrainingDefaults) -> Fidelity:
     batch = settings.batch_size or defaults.batch_size
     epochs = settings.epochs or defaults.epochs
     steps = settings.steps or max(1, math.ceil(epochs * len(task.train) / batch))
-    return Fidelity(steps, batch, settings.max_length or defaults.max_length)
+    length = settings.max_length or defaults.max_length
+    return Fidelity(steps, batch, length, ladder_of(settings.fidelity, steps), settings.micro_batch, settings.packing)
+
+
+def _proposal_counts(settings: SearchSettings, objectives: Sequence[Objective]) -> tuple[int, int]:
+    """Proposals in all, where nobody says as many as time allows if that is limited, and those of the initial design.
+
+    A proposer that does not exist, or that cannot do what is asked, is refused.
+    """
+    is_timed = (settings.hours, settings.gpu_hours) != (None, None)
+    trials = settings.trials or (UNLIMITED if is_timed else DEFAULT_TRIALS)
+    initial_count = settings.initial or _initial_count(trials)
+    require_able(settings.proposer, measured(objectives), settings.repeats)
+    make_proposer(settings.proposer, initial_count, settings.seed)
+    return trials, initial_count
 
 
 def _initial_count(trials: int) -> int:
@@ -264,7 +290,7 @@ def _free_name(stem: str, taken: Sequence[str]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    found = {"python": platform.python_version(), "machine": platform.machine(), "protocol": PROTOCOL}
     for package in ("autopeft", "torch", "transformers", "peft"):
         try:
             found[package] = version(package)
@@ -287,8 +313,19 @@ def _notes(study: Study, task: Task) -> list[str]:
         f"budget   {budget.text} = {budget.parameters:,} of {study.backbone.parameter_count:,} parameters "
         f"({percent(fraction)}); smallest possible {space.smallest_cost:,}",
         f"trial    {study.fidelity.steps} steps of {study.fidelity.batch_size} rows ({epochs:.3g} epochs), "
-        f"at most {study.fidelity.max_length} tokens",
+        f"at most {study.fidelity.max_length} tokens{_ladder_note(study)}",
+        *lines(study),
+        *describe(study),
     ]
+
+
+def _ladder_note(study: Study) -> str:
+    """Where trials are looked at on the way, and what that is expected to leave of the training."""
+    fidelity = study.fidelity
+    if not fidelity.top:
+        return ""
+    steps = " and ".join(map(str, fidelity.ladder))
+    return f"; at {steps} steps the better half goes on: {percent(expected_share(fidelity))} of the training"
 
 
 def percent(fraction: float) -> str:
@@ -304,8 +341,11 @@ def export(
     output: Path,
     overwrite: bool = False,
     lossy: bool = False,
+    artifacts: Path | None = None,
 ) -> Path:
     """Writes a trial's files for ``target`` into ``output`` and returns the folder.
+
+    ``artifacts`` is the root of adapters, as in the search; None: as ``artifact_root`` says.
 
     Raises:
         NotFoundError: If the trial does not exist.
@@ -314,24 +354,19 @@ def export(
     from autopeft.export import export_trial
 
     url = database_url(db)
-    with Store.open(url) as store:
-        asked = store.study(study)
-        trial = store.trial(asked.name, number)
-        measurement = store.measurement(asked.name, number)
-    return export_trial(asked, trial, measurement, artifact_root(url), target, output, overwrite=overwrite, lossy=lossy)
+    with Overlook.open(url) as reader:
+        asked = reader.study(study)
+        trial = reader.trial(asked.name, number)
+        measurement = reader.measurement(asked.name, number)
+        promise = promise_of(reader, asked, number)
+    root = artifact_root(url, artifacts)
+    return export_trial(
+        asked, trial, measurement, root, target, output, overwrite=overwrite, lossy=lossy, promise=promise
+    )
 
 
-def training_plan(
-    study: Study, configuration: Configuration, output: Path, epochs: float | None, seed: int
-) -> dict[str, Any]:
-    """The order for ``python -m workers train``: one configuration, trained in full and scored on the test split."""
-    fidelity = study.fidelity
-    if epochs is not None:
-        rows = len(load_task(TaskSpec.from_json(study.task)).train)
-        fidelity = replace(fidelity, steps=max(1, math.ceil(epochs * rows / fidelity.batch_size)))
-    return {
-        "study": replace(study, fidelity=fidelity).to_json(),
-        "configuration": configuration.to_json(),
-        "output": os.fspath(output),
-        "seed": seed,
-    }
+def promise_of(reader: Overlook, study: Study, number: int) -> Promise | None:
+    """What the record promises of trial ``number``; None if no run of its configuration is complete."""
+    trials = reader.glances(study.name)
+    runs, _ = same_plan(trials, number)
+    return promised(study, trials, number, reader.marks(study.name, [one.number for one in runs]))

@@ -1,4 +1,7 @@
-"""Budgets on trainable parameters: reads ``0.5%``, ``0.005``, ``110k``, ``1.2M`` against a backbone's size."""
+"""Budgets on trainable parameters: reads ``0.5%``, ``0.005``, ``110k``, ``1.2M`` against a backbone's size.
+
+And shares of anything else, such as of the rows.
+"""
 
 from __future__ import annotations
 
@@ -60,3 +63,22 @@ def parse_budget(text: str, backbone_parameters: int) -> Budget:
             f"budget {text!r} is {parameters:,} parameters: expected 1 to the backbone's {backbone_parameters:,}"
         )
     return Budget(parameters, text)
+
+
+def parse_share(text: str, what: str) -> float:
+    """The share, in (0, 1], that ``text`` names as ``10%`` or ``0.1``.
+
+    Args:
+        text: What the user wrote.
+        what: What it is a share of, for the error.
+
+    Raises:
+        BudgetError: If it is no share.
+    """
+    match = _FORM.fullmatch(text)
+    share = -1.0
+    if match is not None and (match[2] or "%") == "%":
+        share = float(match[1]) / (100 if match[2] else 1)
+    if not 0 < share <= 1:
+        raise BudgetSyntaxError(f"{what} {text!r}: expected a share above 0 and up to 1, such as 10% or 0.1")
+    return share

@@ -1,72 +1,39 @@
 """The search loop: keeps the queue filled, the front recorded and the workers alive, until the target is reached.
 
-The driver and the workers meet only in the record: either can die at any point and be started again.
+The driver and the workers meet only in the record: either can die at any point and be started again. What waits for
+the workers is ``queueing``'s to say.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from pathlib import Path
 
-import numpy as np
-
-from autopeft.errors import (
-    AutopeftError,
-    EvaluationError,
-    LeaseLostError,
-    NotFoundError,
-    SchemaError,
-    StoreError,
-    StudyDrivenError,
-)
+from autopeft import rungs
+from autopeft.driver_lease import DriverLease
+from autopeft.duties import POLL_SECONDS, Duties
+from autopeft.errors import EvaluationError, LeaseLostError, NotFoundError, SchemaError, StoreError
 from autopeft.launch import Engine
-from autopeft.optimizer import Proposer, make_proposer
-from autopeft.standing import Standing, scale, standing
+from autopeft.optimizer import make_proposer
+from autopeft.progress import Ending, Progress, progress
+from autopeft.queueing import Queue
+from autopeft.spending import Spending, WorkerTime, spending
+from autopeft.standing import standing
 from autopeft.store import Store, systematic_failure
-from autopeft.study import FrontRecord, Observation, Origin, Proposal, Study, Trial, TrialState
-from search_spaces.configuration import Configuration, LayerPlan, Training
-from search_spaces.presets import control
+from autopeft.study import FrontRecord, Study, Trial, TrialState
+from autopeft.sweeping import sweep
 
-POLL_SECONDS = 0.3
-LEASE_SECONDS = 15.0
+SHORTEST_POLL_SECONDS = 0.05
 RENEW_SECONDS = 4.0
+SWEEP_SECONDS = 20.0
+
 PATIENCE_SECONDS = 300.0
 """How long the record may be away before the search gives up; the workers wait likewise."""
 
-
-class Ending(StrEnum):
-    """Why a search ended."""
-
-    TARGET = "target reached"
-    HOURS = "time limit reached"
-    EXHAUSTED = "space exhausted"
-    INTERRUPTED = "interrupted"
-    STOPPED = "stopped by autopeft stop"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a progress display is shown.
-
-    Attributes:
-        study: The study.
-        trials: All its trials, now.
-        standing: Fronts and hypervolumes, now.
-        target: Trials there will be, control and reference included.
-        elapsed_seconds: Since this driver started.
-        eta_seconds: Expected until the end, or None before the first trial is done.
-    """
-
-    study: Study
-    trials: Sequence[Trial]
-    standing: Standing
-    target: int
-    elapsed_seconds: float
-    eta_seconds: float | None
+_CONFIRMED = (Ending.TARGET, Ending.EXHAUSTED, Ending.DEVICE_HOURS)
+"""Endings after which front and control are trained again, if that is asked for and can be paid."""
 
 
 @dataclass(slots=True)
@@ -90,6 +57,7 @@ class Driver:
         engine: Starts and stops the workers.
         show: Called with the progress whenever the record changed, and every second.
         interrupt: The user's wish to stop.
+        artifacts: Root folder of artifacts, where checkpoints that nobody needs are swept; None: nothing is.
     """
 
     store: Store
@@ -97,9 +65,10 @@ class Driver:
     engine: Engine
     show: Callable[[Progress], None]
     interrupt: Interrupt = field(default_factory=Interrupt)
-    _epoch: int = 0
+    artifacts: Path | None = None
     _started: float = 0.0
     _seen: int = -1
+    _swept: set[int] = field(default_factory=set)
 
     def run(self) -> Ending:
         """Runs to the target and returns why it ended.
@@ -109,40 +78,25 @@ class Driver:
             EvaluationError: If workers cannot be kept alive, or the first trials all fail alike.
         """
         self._started = time.monotonic()
-        self._epoch = self._acquire()
+        lease = DriverLease.acquire(self.store, self.study.name)
         try:
-            self._enqueue_fixed()
+            proposer = make_proposer(self.study.proposer, self.study.initial_count, self.study.seed)
+            queue = Queue(self.study, lease, self.engine, proposer)
+            queue.begin()
             self.engine.start()
-            return self._loop()
+            return self._loop(queue)
         finally:
             self.engine.stop()
-            self.store.release_driver(self.study.name, self._epoch)
+            lease.release()
 
-    def _acquire(self) -> int:
-        """The new epoch; a driver of this host that is dead is waited out, which its lease bounds.
-
-        Raises:
-            StudyDrivenError: If the study's driver lives, or sits on another host.
-        """
-        host = socket.gethostname()
-        deadline = time.monotonic() + LEASE_SECONDS + 2
-        while True:
-            try:
-                return self.store.acquire_driver(self.study.name, f"{host}:{os.getpid()}", LEASE_SECONDS)
-            except StudyDrivenError as error:
-                owner_host, _, process = error.owner.rpartition(":")
-                if owner_host != host or _is_alive(process) or time.monotonic() > deadline:
-                    raise
-            time.sleep(POLL_SECONDS)
-
-    def _loop(self) -> Ending:
-        proposer = make_proposer(self.study.proposer, self.study.initial_count, self.study.seed)
-        clock = _Clock({"record": time.monotonic()})
+    def _loop(self, queue: Queue) -> Ending:
+        clock = Duties({"record": time.monotonic()})
         ending: Ending | None = None
         while True:
+            began = time.monotonic()
             try:
-                ending = ending or self._look(proposer, clock)
-                if ending is not None and self._is_over(ending, clock):
+                ending = ending or self._look(queue, clock)
+                if ending is not None and self._is_over(ending, queue.lease, clock):
                     return ending
                 clock.last["record"] = time.monotonic()
             except (LeaseLostError, NotFoundError, SchemaError):
@@ -150,46 +104,61 @@ class Driver:
             except StoreError:
                 if time.monotonic() - clock.last["record"] > PATIENCE_SECONDS:
                     raise
-            time.sleep(POLL_SECONDS)
+            time.sleep(max(SHORTEST_POLL_SECONDS, POLL_SECONDS - (time.monotonic() - began)))
 
-    def _look(self, proposer: Proposer, clock: _Clock) -> Ending | None:
+    def _look(self, queue: Queue, clock: Duties) -> Ending | None:
         """One look at the record, and what follows from it; an ending is begun, and comes back."""
-        self._keep_house(clock)
+        self._keep_house(queue.lease, clock)
         self.engine.ensure_alive()
-        trials = self._show_news(clock)
-        ending = None if trials is None else self._ending(trials) or self._fill_queue(proposer, trials)
+        ending = None
+        if (trials := self._show_news(clock)) is not None:
+            spent = self._spending(trials)
+            ending = self._ending(trials, spent) or queue.fill(trials, spent)
+            if ending in _CONFIRMED and queue.confirm(trials, spent):
+                ending = None
         if ending not in (None, Ending.TARGET, Ending.EXHAUSTED):
             self.engine.drain()  # what runs may finish, what waits stays for ``resume``
         return ending
 
-    def _is_over(self, ending: Ending, clock: _Clock) -> bool:
+    def _is_over(self, ending: Ending, lease: DriverLease, clock: Duties) -> bool:
         """Whether nothing runs any more that is waited for."""
         if ending in (Ending.TARGET, Ending.EXHAUSTED):
+            self._sweep(lease, paused=True)
             return True
-        self._keep_house(clock)
+        self._keep_house(lease, clock)
         self._show_news(clock)
         impatient = self.interrupt.count > (1 if ending is Ending.INTERRUPTED else 0)
         return impatient or self.engine.alive_count == 0
 
-    def _show_news(self, clock: _Clock) -> Sequence[Trial] | None:
+    def _show_news(self, clock: Duties) -> Sequence[Trial] | None:
         """The trials, shown and their front recorded; None if nothing changed in the last second."""
         revision = self.store.revision(self.study.name)
         if revision == self._seen and not clock.due("show", 1.0):
             return None
         trials = self.store.trials(self.study.name)
-        progress = self._progress(trials)
+        elapsed = time.monotonic() - self._started
+        now = progress(self.study, trials, len(self.engine.plans), elapsed, self._spending(trials))
         if revision != self._seen:
-            self._record_front(progress)
+            self._record_front(now)
         self._seen = revision
-        self.show(progress)
+        self.show(now)
         return trials
 
-    def _keep_house(self, clock: _Clock) -> None:
+    def _keep_house(self, lease: DriverLease, clock: Duties) -> None:
         if clock.due("renew", RENEW_SECONDS):
-            self.store.renew_driver(self.study.name, self._epoch, LEASE_SECONDS)
-            self.store.reap(self.study.name)
+            lease.renew()
+        if clock.due("sweep", SWEEP_SECONDS):
+            self._sweep(lease, paused=False)
 
-    def _ending(self, trials: Sequence[Trial]) -> Ending | None:
+    def _sweep(self, lease: DriverLease, *, paused: bool) -> None:
+        """Takes away checkpoints of trials that have ended; with ``paused`` of those too that were not promoted."""
+        if self.artifacts is None:
+            return
+        remaining = lease.forget_checkpoints(paused=paused)
+        sweep(self.artifacts, self.study.name, {n: kept for n, kept in remaining.items() if n not in self._swept})
+        self._swept |= set(remaining)
+
+    def _ending(self, trials: Sequence[Trial], spent: Spending | None) -> Ending | None:
         """Why the search is to end now, or None.
 
         Raises:
@@ -202,67 +171,18 @@ class Driver:
         hours = self.study.hours
         if hours is not None and time.monotonic() - self._started >= hours * 3600:
             return Ending.HOURS
-        proposed = sum(trial.origin in (Origin.INITIAL, Origin.MODEL) for trial in trials)
-        if proposed >= self.study.trials and all(trial.state.is_final for trial in trials):
+        more_to_come = rungs.proposed_count(trials) < self.study.trials
+        if rungs.is_over(self.study, trials, more_to_come=more_to_come):
             return Ending.TARGET
-        return None
+        at_rest = all(trial.state.rests for trial in trials)
+        return Ending.DEVICE_HOURS if spent and (spent.is_over or (at_rest and not spent.affordable)) else None
 
-    def _enqueue_fixed(self) -> None:
-        """The head-only reference and the control: the same for every search, and already there on resume."""
-        study = self.study
-        head_only = Configuration((LayerPlan(),) * study.backbone.layer_count, Training(study.control_learning_rate))
-        proposals = [Proposal(head_only, Origin.REFERENCE, "head only", priority=1)]
-        sweep = control(study.backbone, study.budget.parameters, study.control_learning_rate)
-        proposals += [Proposal(plan, Origin.CONTROL, label, priority=1) for label, plan in sweep.items()]
-        self.store.enqueue(study.name, self._epoch, proposals, LEASE_SECONDS)
-
-    def _fill_queue(self, proposer: Proposer, trials: Sequence[Trial]) -> Ending | None:
-        """Proposes as many configurations as workers may soon ask for."""
-        queued = sum(trial.state is TrialState.QUEUED for trial in trials)
-        proposed = [trial for trial in trials if trial.origin in (Origin.INITIAL, Origin.MODEL)]
-        wanted = min(self.study.trials - len(proposed), len(self.engine.plans) - queued)
-        if wanted <= 0:
+    def _spending(self, trials: Sequence[Trial]) -> Spending | None:
+        """Device time, as it stands now; None if it has no limit."""
+        if self.study.device_hours is None:
             return None
-        observations = [seen for trial in trials if (seen := self._observation(trial)) is not None]
-        told = (TrialState.COMPLETE, TrialState.DIVERGED)
-        known = [trial.configuration for trial in trials if trial.state not in told]
-        # the generator depends on how many stand in the record, so that a resumed search does not repeat itself
-        generator = np.random.default_rng([self.study.seed, len(trials)])
-        configurations = proposer.propose(
-            self.study.search_space,
-            scale(self.study),
-            self.study.objectives,
-            observations,
-            known,
-            wanted,
-            generator,
-        )
-        fresh = len(proposed) < self.study.initial_count
-        origin = Origin.INITIAL if fresh else Origin.MODEL
-        if not self._enqueue([Proposal(plan, origin) for plan in configurations]):
-            return Ending.STOPPED
-        if not configurations and all(trial.state.is_final for trial in trials):
-            return Ending.EXHAUSTED
-        return None
-
-    def _enqueue(self, proposals: Sequence[Proposal]) -> bool:
-        """Whether the study still takes trials; ``autopeft stop`` ends that."""
-        try:
-            self.store.enqueue(self.study.name, self._epoch, proposals, LEASE_SECONDS)
-        except LeaseLostError:
-            self.store.renew_driver(
-                self.study.name, self._epoch, LEASE_SECONDS
-            )  # raises if another driver holds the study
-            return False
-        return True
-
-    def _observation(self, trial: Trial) -> Observation | None:
-        """What the proposer may learn from ``trial``: a run that diverged scores like guessing, and is on no front."""
-        if trial.state is TrialState.DIVERGED:
-            return Observation(trial.configuration, {self.study.metric: self.study.quality_floor}, counts=False)
-        if trial.state is not TrialState.COMPLETE or trial.origin is Origin.REFERENCE:
-            return None
-        return Observation(trial.configuration, trial.values, counts=trial.origin is not Origin.CONTROL)
+        used = WorkerTime(*self.store.worker_seconds(self.study.name))
+        return spending(self.study, trials, used, standing(self.study, trials))
 
     def _record_front(self, progress: Progress) -> None:
         members = [trial.number for trial in progress.standing.front]
@@ -272,63 +192,3 @@ class Driver:
             seconds = self.store.seconds_since_start(self.study.name)
             record = FrontRecord(members, progress.standing.hypervolume, completed, seconds)
             self.store.record_front(self.study.name, record)
-
-    def _progress(self, trials: Sequence[Trial]) -> Progress:
-        fixed = sum(trial.origin in (Origin.CONTROL, Origin.REFERENCE) for trial in trials)
-        target = self.study.trials + fixed
-        elapsed = time.monotonic() - self._started
-        eta = _eta_seconds(trials, target, len(self.engine.plans))
-        if eta is not None and self.study.hours is not None:
-            eta = min(eta, max(0.0, self.study.hours * 3600 - elapsed))
-        return Progress(self.study, trials, standing(self.study, trials), target, elapsed, eta)
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError):
-        return True
-    return True
-
-
-@dataclass(slots=True)
-class _Clock:
-    """When each recurring duty was last done."""
-
-    last: dict[str, float] = field(default_factory=dict)
-
-    def due(self, duty: str, interval_seconds: float) -> bool:
-        now = time.monotonic()
-        if now - self.last.get(duty, -1e9) < interval_seconds:
-            return False
-        self.last[duty] = now
-        return True
-
-
-def _eta_seconds(trials: Sequence[Trial], target: int, workers: int) -> float | None:
-    """Mean duration of the adapted trials done × those to come ÷ workers; None before the first is done."""
-    durations = [
-        trial.values["train_seconds"] + trial.values["evaluate_seconds"]
-        for trial in trials
-        if trial.state is TrialState.COMPLETE and trial.origin is not Origin.REFERENCE
-    ]
-    if not durations:
-        return None
-    left = target - sum(trial.state.is_final for trial in trials)
-    return sum(durations) / len(durations) * left / workers
-
-
-def require_unfinished(study: Study, trials: Sequence[Trial]) -> None:
-    """Nothing, if ``study`` has something left to do.
-
-    Raises:
-        AutopeftError: If its target is reached; the message says how to raise it.
-    """
-    proposed = sum(trial.origin in (Origin.INITIAL, Origin.MODEL) for trial in trials)
-    if proposed >= study.trials and all(trial.state.is_final for trial in trials):
-        raise AutopeftError(
-            f"study {study.name} has reached its target of {study.trials} trials; "
-            f"autopeft resume {study.name} --trials {study.trials * 2} goes on"
-        )

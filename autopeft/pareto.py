@@ -1,8 +1,9 @@
-"""Pareto fronts and the one hypervolume of the service, in [0, 1]. Pure functions on numbers.
+"""Pareto fronts and the one hypervolume of the service, in [0, 1], for any number of objectives. Pure functions.
 
-Points are (quality, cost): quality is maximised, cost minimised; ``minimised`` is the one place that flips a sign.
-Quality is scaled from the majority-class (or chance) score to 1, cost on a log scale from the smallest
-configuration that the space holds to the budget.
+A point holds the quality, which is maximised, then costs, which are minimised; the axes turn each into a number that
+is 0 at its best and 1 at the reference point, and ``Axis.place`` is the one place that flips a sign. With two
+objectives quality is scaled from the majority-class (or chance) score to 1, cost on a log scale from the smallest
+configuration that the space holds to the budget; the boxes of further objectives are made in ``autopeft.scales``.
 """
 
 from __future__ import annotations
@@ -11,15 +12,66 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autopeft.errors import ConfigurationError
 
-Point = tuple[float, float]
-"""(quality, cost), as measured."""
+Array = NDArray[np.float64]
+
+Point = tuple[float, ...]
+"""(quality, cost, …), as measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How an objective as measured becomes a number that is 0 at its best and 1 at the reference point.
+
+    Attributes:
+        best: Value at 0.
+        worst: Value at 1; above or below ``best``, which says the direction.
+        logarithmic: Whether the axis is a log scale (both ends > 0).
+    """
+
+    best: float
+    worst: float
+    logarithmic: bool = False
+
+    def place(self, value: float) -> float:
+        """``value`` on the axis, clipped to [0, 1]; an axis without length has everything up to ``worst`` at 0."""
+        if self.best == self.worst:
+            return 0.0 if value <= self.worst else 1.0
+        if self.logarithmic:
+            return _clip(math.log(max(value, 1e-300) / self.best) / math.log(self.worst / self.best))
+        return 1 - _clip((value - self.worst) / (self.best - self.worst))
+
+    def minimised(self, values: Sequence[float] | Array) -> Array:
+        """``values`` on the axis, unclipped; an axis without length has everything up to ``worst`` at 0."""
+        array = np.asarray(values, dtype=np.float64)
+        best, worst = self.best, self.worst
+        if best == worst:
+            return np.where(array <= worst, 0.0, 1.0)
+        if self.logarithmic:
+            array = np.log(np.maximum(array, 1e-300))
+            best, worst = float(np.log(best)), float(np.log(worst))
+        scaled: Array = (array - best) / (worst - best)
+        return scaled
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The box that a hypervolume is measured in: an axis for each objective, that of the quality first."""
+
+    axes: tuple[Axis, ...]
+
+    def minimised(self, point: Point) -> Point:
+        """The point in the unit box, every coordinate better when smaller; outside values are clipped."""
+        return tuple(axis.place(value) for axis, value in zip(self.axes, point, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The box that the hypervolume is measured in.
+    """The box of quality against trained parameters.
 
     Attributes:
         quality_floor: Score of the majority class or of chance: quality 0.
@@ -41,15 +93,24 @@ class Scale:
         if self.cost_floor < 1:
             raise ConfigurationError(f"smallest cost {self.cost_floor}: expected at least one trained parameter")
 
+    @property
+    def quality(self) -> Axis:
+        """The axis of the quality."""
+        return Axis(1.0, self.quality_floor)
+
+    @property
+    def cost(self) -> Axis:
+        """The axis of the trained parameters; without length where the space holds nothing below the budget."""
+        return Axis(min(self.cost_floor, self.cost_ceiling), self.cost_ceiling, logarithmic=True)
+
+    @property
+    def box(self) -> Box:
+        """The box of these two objectives."""
+        return Box((self.quality, self.cost))
+
     def minimised(self, point: Point) -> Point:
-        """The point in [0, 1]², both coordinates better when smaller; outside values are clipped."""
-        quality, cost = point
-        if self.cost_ceiling > self.cost_floor:
-            span = math.log(self.cost_ceiling / self.cost_floor)
-            scaled = math.log(max(cost, 1) / self.cost_floor) / span
-        else:
-            scaled = 0.0 if cost <= self.cost_ceiling else 1.0
-        return 1 - _clip((quality - self.quality_floor) / (1 - self.quality_floor)), _clip(scaled)
+        """As ``Box.minimised``."""
+        return self.box.minimised(point)
 
 
 def _clip(value: float) -> float:
@@ -57,31 +118,69 @@ def _clip(value: float) -> float:
 
 
 def front(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other dominates, cheapest first; of equal points the first.
+    """Indices of the points that no other dominates, lowest quality first; of equal points the first.
 
-    A point dominates another if it is at least as good in both and better in one.
+    With two objectives that is cheapest first. A point dominates another if it is at least as good in every objective
+    and better in one.
     """
-    order = sorted(range(len(points)), key=lambda index: (points[index][1], -points[index][0], index))
+    if not points:
+        return []
+    # quality last and negated: what dominates a point stands before it, so that members alone need to be asked
+    values = np.array(points, dtype=np.float64)
+    values = np.column_stack([values[:, 1:], -values[:, 0]])
+    order = np.lexsort(values.T[::-1])
+    if values.shape[1] == 2:  # cheapest first: a member is better than all before it
+        losses = values[order, 1]
+        best_before = np.minimum.accumulate(np.concatenate([[np.inf], losses[:-1]]))
+        order = order[losses < best_before]
     members: list[int] = []
-    best = -math.inf
-    for index in order:
-        if points[index][0] > best:
-            best = points[index][0]
+    kept = np.empty_like(values)
+    for index in order.tolist():
+        if not (kept[: len(members)] <= values[index]).all(axis=1).any():
+            kept[len(members)] = values[index]
             members.append(index)
-    return members
+    return sorted(members, key=lambda index: (points[index][0], points[index][1:]))
 
 
-def hypervolume(points: Sequence[Point], scale: Scale) -> float:
-    """Share of the box that ``points`` dominate, in [0, 1]; points over the budget add nothing.
+def hypervolume(points: Sequence[Point], scale: Scale | Box) -> float:
+    """Share of the box that ``points`` dominate, in [0, 1]; what lies at a reference point or beyond adds nothing.
 
-    With a space whose smallest configuration costs the whole budget, the share is that of the quality axis.
+    An axis without length does not count: with a space whose smallest configuration costs the whole budget, the share
+    is that of the quality axis.
     """
-    inside = [point for point in points if point[1] <= scale.cost_ceiling]
-    volume, ceiling = 0.0, 1.0
-    for index in reversed(front(inside)):
-        loss, cost = scale.minimised(inside[index])
-        volume += 0.0 if loss >= 1 else (ceiling - cost) * (1 - loss)
+    box = scale.box if isinstance(scale, Scale) else scale
+    members = [box.minimised(points[index]) for index in front(points)]
+    inside = [place for place in members if max(place) < 1]
+    return _staircase(inside) if len(box.axes) == 2 else _volume(inside)
+
+
+def _staircase(members: Sequence[Point]) -> float:
+    """The area that ``members``, cheapest first, dominate."""
+    area, ceiling = 0.0, 1.0
+    for loss, cost in reversed(members):
+        area += (ceiling - cost) * (1 - loss)
         ceiling = cost
-    if scale.cost_ceiling <= scale.cost_floor and inside:
-        return 1 - min(scale.minimised(point)[0] for point in inside)
+    return area
+
+
+def _volume(members: Sequence[Point]) -> float:
+    """The volume that ``members`` dominate: a sweep along the last cost over a grid of the costs between.
+
+    The grid holds the greatest height so far over each of its cells; k members make k ** (m - 2) cells.
+    """
+    if not members:
+        return 0.0
+    *between, last = np.array(members).T[1:] if len(members[0]) > 1 else [np.zeros(len(members))]
+    edges = [np.unique([*column, 1.0]) for column in between]
+    heights = np.zeros([len(edge) - 1 for edge in edges])
+    places = np.array([np.searchsorted(edge, column) for edge, column in zip(edges, between, strict=True)])
+    order = np.argsort(last, kind="stable")
+    volume = 0.0
+    for index, until in zip(order, [*last[order][1:], 1.0], strict=True):
+        above = heights[tuple(slice(place, None) for place in places[:, index])] if len(places) else heights
+        np.maximum(above, 1 - members[index][0], out=above)
+        area = heights
+        for edge in reversed(edges):
+            area = area @ np.diff(edge)
+        volume += float(area) * (until - last[index])
     return volume

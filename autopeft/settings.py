@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,8 +19,34 @@ import yaml
 
 from autopeft.errors import ConfigurationError
 
+DEFAULT_CACHE_GB = 20
 DEFAULT_DATABASE = "sqlite:///autopeft.db"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class CacheMode(StrEnum):
+    """How the hidden states that enter the lowest trained layer are kept, instead of computed for every trial anew.
+
+    ``fp32`` and ``off`` give the same numbers but for the order of sums; ``fp16`` rounds, so it is an environment of
+    its own; ``auto`` is ``fp32`` where reading is measured to be quicker than computing, else ``off``.
+    """
+
+    OFF = "off"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    AUTO = "auto"
+
+
+def cache_mode(text: str) -> CacheMode:
+    """The mode of that name.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    try:
+        return CacheMode(text)
+    except ValueError as error:
+        raise ConfigurationError(f"cache {text!r}: expected one of {', '.join(CacheMode)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,72 +55,133 @@ class SearchSettings:
 
     Attributes:
         model: ``minilm`` (embedded), a local folder or a hub id.
+        proxy_model: Likewise: a smaller sibling that the trials of the search train on.
         task: A built-in task, a path, or ``hf:NAME[/CONFIG]``.
         budget: Most trainable parameters, as a fraction or a count.
         space: A named space or a YAML file.
         proposer: Who proposes configurations.
         pooling: ``mean`` or ``stock``; None as the checkpoint declares.
         trials: Configurations to propose; the control and the head-only reference come on top.
-        hours: Wall-clock limit; whichever of the two ends first.
+        confirm: Fresh seeds that front and control are trained with at the end, for the verdict.
+        control_rates: Learning rates that the control chooses among, spread over the range that the search has.
+        references: What is trained beside front and control, names with commas between; see
+            ``search_spaces.references``.
+        hours: Wall-clock limit; whichever of the limits ends first.
+        gpu_hours: Limit on the device time of all workers together, of CPU workers too.
+        price_per_gpu_hour: What an hour of device time costs, in any currency.
         initial: Proposals before the model takes over.
         workers: Number of worker processes, or ``auto``.
         engine: ``local``, ``ray`` or ``slurm``: what starts the workers.
         engine_address: Of a running Ray cluster, or the cluster that submitit is to use.
+        artifacts: Root folder of adapters and logs, shared where workers sit on several hosts; None: see
+            ``artifact_root``.
         study: Name of the study.
         seed: Study seed: design, data order, initialisations.
         epochs: Passes over the training rows in a trial.
         steps: Optimiser steps of a trial, instead of epochs.
         train_rows: Most training rows.
+        data_fraction: Share of the training rows that trials train on, such as 10%; instead of ``train_rows``.
         validation_rows: Most validation rows.
         batch_size: Rows a step.
         max_length: Most tokens of a row.
+        fidelity: ``rungs``, ``full``, or growing shares of the full run at which the better half of the trials goes on.
+        micro_batch: Most rows in one forward pass; gradients are added up to a step.
+        packing: Whether the rows of a forward pass lie end to end instead of being padded; of language models.
         text: Column of the text.
         text_pair: Column of the second text.
         label: Column of the label.
-        metric: Quality objective.
+        chat_template: Of conversations: ``chatml``, ``headings``, ``plain`` or a file; None: the tokenizer's own.
+        metric: Quality objective: a name, or FILE.py:function.
+        max_new_tokens: Most tokens that are generated for a row.
+        objectives: What is traded off, names with commas between; None: the metric against trained parameters.
+        max_memory: Most memory in training, such as 16GB.
+        max_train_seconds: Longest training of a trial.
+        max_inference_seconds: Longest scoring of a row, such as 20ms.
+        max_stored: Largest saved adapter, such as 1MB.
+        max_flops: Most operations that the adapters may add to the forward pass of a row, such as 5M.
+        cache: ``off``, ``fp32``, ``fp16`` or ``auto``: how hidden states are kept that all trials share.
+        pack: Trials that a local worker trains together: a number, ``auto`` or ``off``; None: off.
+        prior: Probes, kinds of probes or JSON files of scores, with commas between, that guide the search.
+        repeats: Most measurements of one configuration; above 1 the proposer repeats where that decides the front.
     """
 
     model: str = "minilm"
+    proxy_model: str | None = None
     task: str = "aspects"
     budget: str = "0.5%"
-    space: str = "layerwise"
+    space: str = "joint"
     proposer: str = "closed-form"
     pooling: str | None = None
     trials: int | None = None
+    confirm: int = 1
+    control_rates: int = 3
+    references: str | None = None
     hours: float | None = None
+    gpu_hours: float | None = None
+    price_per_gpu_hour: float | None = None
     initial: int | None = None
     workers: str = "auto"
     engine: str = "local"
     engine_address: str | None = None
+    artifacts: str | None = None
     study: str | None = None
     seed: int = 0
     epochs: float | None = None
     steps: int | None = None
     train_rows: int | None = None
+    data_fraction: str | None = None
     validation_rows: int | None = None
     batch_size: int | None = None
     max_length: int | None = None
+    fidelity: str = "full"
+    micro_batch: int | None = None
+    packing: bool = False
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
+    chat_template: str | None = None
     metric: str | None = None
+    max_new_tokens: int | None = None
+    objectives: str | None = None
+    max_memory: str | None = None
+    max_train_seconds: str | None = None
+    max_inference_seconds: str | None = None
+    max_stored: str | None = None
+    max_flops: str | None = None
+    cache: str | None = None
+    pack: str | None = None
+    prior: str | None = None
+    repeats: int = 1
+    load_in: str | None = None
+    precision: str | None = None
+    gradient_checkpointing: str | None = None
+    gpus_per_worker: int = 1
+    device_memory: str | None = None
+    kernels: str | None = None
 
 
 _KINDS: dict[str, type] = {
-    field.name: next(kind for kind in (int, float, str) if kind.__name__ in str(field.type))
+    field.name: next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
     for field in fields(SearchSettings)
 }
 _POSITIVE = {
+    "control_rates",
     "trials",
     "hours",
+    "gpu_hours",
     "initial",
+    "repeats",
     "epochs",
     "steps",
     "train_rows",
     "validation_rows",
     "batch_size",
     "max_length",
+    "micro_batch",
+    "max_new_tokens",
+    "gpus_per_worker",
 }
+_NOT_NEGATIVE = {"seed", "confirm", "price_per_gpu_hour"}
 
 
 def merge(
@@ -132,6 +220,8 @@ def merge(
     settings = SearchSettings(**values)
     if settings.epochs is not None and settings.steps is not None:
         raise ConfigurationError("both epochs and steps are set; give one of them")
+    if settings.train_rows is not None and settings.data_fraction is not None:
+        raise ConfigurationError("both train_rows and data_fraction are set; give one of them")
     if settings.study is not None and not NAME.fullmatch(settings.study):
         raise ConfigurationError(f"study name {settings.study!r}: use letters, digits, '.', '_' and '-', at most 128")
     return settings, origins
@@ -167,6 +257,8 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(_KINDS)}"
         raise ConfigurationError(f"unknown setting {key!r} ({origin}){hint}")
     kind = _KINDS[key]
+    if kind is bool:
+        return _switch(key, value, origin)
     if isinstance(value, bool | list | dict) or (kind is int and isinstance(value, float)):
         raise ConfigurationError(f"setting {key} ({origin}): expected {_NAMES[kind]}, got {value!r}")
     try:
@@ -174,11 +266,19 @@ def _checked(key: str, value: Any, origin: str) -> Any:
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"setting {key} ({origin}): expected {_NAMES[kind]}, got {value!r}") from error
     finite = kind is str or abs(converted) < float("inf")
-    if not finite or (key in _POSITIVE and converted <= 0) or (key == "seed" and converted < 0):
+    if not finite or (key in _POSITIVE and converted <= 0) or (key in _NOT_NEGATIVE and converted < 0):
         raise ConfigurationError(f"setting {key} ({origin}): expected a number above 0, got {value!r}")
     return converted
 
 
+def _switch(key: str, value: Any, origin: str) -> bool:
+    said = str(value).strip().lower()
+    if said not in _SWITCHES:
+        raise ConfigurationError(f"setting {key} ({origin}): expected true or false, got {value!r}")
+    return _SWITCHES[said]
+
+
+_SWITCHES = {**dict.fromkeys(("true", "on", "yes", "1"), True), **dict.fromkeys(("false", "off", "no", "0"), False)}
 _NAMES: dict[type, str] = {int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -196,9 +296,32 @@ def database_url(flag: str | None) -> str:
     return f"sqlite:///{text}"
 
 
-def artifact_root(url: str) -> Path:
-    """Folder of adapters, plans and logs: ``AUTOPEFT_ARTIFACTS``, else beside the SQLite file."""
-    named = os.environ.get("AUTOPEFT_ARTIFACTS")
+def cache_folder() -> Path:
+    """Folder of what can be computed again: ``AUTOPEFT_CACHE_DIR``, else ``autopeft`` in the user's cache folder."""
+    if named := os.environ.get("AUTOPEFT_CACHE_DIR"):
+        return Path(named).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "autopeft"
+
+
+def cache_quota_bytes() -> int:
+    """Most bytes of each kind of cached data: ``AUTOPEFT_CACHE_GB`` (a number of GB), else 20 GB.
+
+    Raises:
+        ConfigurationError: If it is no number from 0 on.
+    """
+    text = os.environ.get("AUTOPEFT_CACHE_GB") or str(DEFAULT_CACHE_GB)
+    try:
+        quota = float(text)
+    except ValueError:
+        quota = -1.0
+    if not 0 <= quota < float("inf"):
+        raise ConfigurationError(f"AUTOPEFT_CACHE_GB={text!r}: expected a number of gigabytes, 0 for none")
+    return int(quota * 1e9)
+
+
+def artifact_root(url: str, flag: str | Path | None = None) -> Path:
+    """Folder of adapters, plans and logs: ``flag``, else ``AUTOPEFT_ARTIFACTS``, else beside the SQLite file."""
+    named = flag or os.environ.get("AUTOPEFT_ARTIFACTS")
     if named:
         return Path(named).absolute()
     if url.startswith("sqlite:///"):

@@ -1,19 +1,30 @@
-"""The values that pass between the machines: study, trial, order, measurement, observation. No I/O, no torch.
+"""The values that pass between the machines: study, trial, order, observation. No I/O, no torch.
 
 Objectives are stored as measured; ``autopeft.pareto`` flips signs in its one function.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from functools import lru_cache
+from typing import Any, Self
 
 from autopeft.budget import Budget
-from autopeft.errors import ConfigurationError, EvaluationError
+from autopeft.errors import ConfigurationError
+from autopeft.fidelity import Fidelity as Fidelity
+from autopeft.measurement import EXECUTION as EXECUTION
+from autopeft.measurement import IMPORTANCE as IMPORTANCE
+from autopeft.measurement import ROUTING as ROUTING
+from autopeft.measurement import SELECTION as SELECTION
+from autopeft.measurement import Measurement as Measurement
+from autopeft.model_spec import ModelSpec as ModelSpec
+from autopeft.probe import Guide
+from autopeft.regime import USUAL, Regime
+from autopeft.settings import CacheMode
+from autopeft.states import Origin as Origin
+from autopeft.states import TrialState as TrialState
 from search_spaces.backbone import Backbone
 from search_spaces.configuration import Configuration
 from search_spaces.space import SearchSpace, SpaceDefinition
@@ -21,32 +32,12 @@ from search_spaces.space import SearchSpace, SpaceDefinition
 PARAMETERS = "trainable_parameters"
 """Name of the cost objective."""
 
+UNLIMITED = 100_000
+"""Proposals of a search that ends by time alone."""
 
-class TrialState(StrEnum):
-    """Where a trial stands; only the five verbs change it."""
-
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    PAUSED = "PAUSED"
-    COMPLETE = "COMPLETE"
-    DIVERGED = "DIVERGED"
-    FAILED = "FAILED"
-    QUARANTINED = "QUARANTINED"
-    CANCELLED = "CANCELLED"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether no verb but a request by hand moves the trial any more."""
-        return self not in (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED)
-
-
-class Origin(StrEnum):
-    """Who asked for a trial."""
-
-    CONTROL = "control"
-    REFERENCE = "reference"
-    INITIAL = "initial"
-    MODEL = "model"
+PROTOCOL = "3"
+"""What a trial is: data order, schedule, starting values, rounding. Another number whenever the same trial would come
+out differently; it stands in the environment of every measurement, so that no front mixes two."""
 
 
 class Direction(StrEnum):
@@ -58,46 +49,57 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is traded off, and which way is better."""
+    """What is traded off, and which way is better.
+
+    Attributes:
+        name: A metric, or a key of ``autopeft.objectives.KINDS``.
+        direction: Which way is better.
+        box: (best, worst) ends of its axis, where they were fixed when the study was made.
+    """
 
     name: str
     direction: Direction
+    box: tuple[float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that ``from_json`` reads back."""
+        written: dict[str, Any] = {"name": self.name, "direction": self.direction.value}
+        return written | ({} if self.box is None else {"box": list(self.box)})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Objective:
+        """The objective that ``to_json`` wrote; older records have no box."""
+        best_worst = data.get("box")
+        box = None if best_worst is None else (float(best_worst[0]), float(best_worst[1]))
+        return cls(data["name"], Direction(data["direction"]), box)
+
+
+@lru_cache(maxsize=8)
+def _search_space(definition: SpaceDefinition, backbone: Backbone) -> SearchSpace:
+    """One space for all who ask, because it remembers its tables and what it encoded."""
+    return SearchSpace(definition, backbone)
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A backbone's weights and how a head is put on them.
+class Proxy:
+    """A smaller sibling that the trials of a search train on; see ``autopeft.proxy``.
 
     Attributes:
-        source: ``minilm`` (the embedded one), a local folder, or a hub id.
-        pooling: ``mean`` (mean over tokens + linear head) or ``stock`` (the family's classification head).
-        sha256: Hash of the weights and the configuration, in hexadecimal.
+        model: Its weights and head.
+        backbone: Its shapes.
     """
 
-    source: str
-    pooling: str
-    sha256: str
+    model: ModelSpec
+    backbone: Backbone
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that ``from_json`` reads back."""
+        return {"model": asdict(self.model), "backbone": self.backbone.to_json()}
 
-@dataclass(frozen=True, slots=True)
-class Fidelity:
-    """How much training a full trial is.
-
-    Attributes:
-        steps: Optimiser steps of the full run (the schedule's horizon).
-        batch_size: Rows a step.
-        max_length: Most tokens of a row.
-    """
-
-    steps: int
-    batch_size: int
-    max_length: int
-
-    def __post_init__(self) -> None:
-        """Refuses sizes below one."""
-        for name, value in (("steps", self.steps), ("batch size", self.batch_size), ("max length", self.max_length)):
-            if value < 1:
-                raise ConfigurationError(f"{name} {value}: expected a whole number ≥ 1")
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Proxy:
+        """The proxy that ``to_json`` wrote."""
+        return cls(ModelSpec(**data["model"]), Backbone.from_json(data["backbone"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,19 @@ class Study:
         initial_count: Proposals before the model takes over.
         trials: Proposals in all (control and reference come on top).
         hours: Wall-clock limit, or None.
+        device_hours: Limit on the device time of all workers together, or None.
+        hour_price: What an hour of a device costs, or None.
+        proxy: What the trials of the search train on instead of the model, or None.
         seed: Study seed.
         environment: Versions, device and data hash that the results rest on.
+        limits: Most allowed of further costs, by their names in ``autopeft.objectives.KINDS``.
+        cache: How hidden states are kept.
+        repeats: Most measurements of one configuration.
+        guides: Scores that make its prior.
+        confirmations: Fresh seeds that the front and the control are trained with when the search has ended.
+        control_rates: Learning rates that the control chooses its own among; see ``autopeft.control``.
+        references: Of ``search_spaces.references.NAMES``: what is trained then as well, to be shown beside the front.
+        regime: How trials are computed: precision, recomputed layers, GPUs a worker.
     """
 
     name: str
@@ -143,31 +156,38 @@ class Study:
     hours: float | None
     seed: int
     environment: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    cache: CacheMode = CacheMode.AUTO
+    repeats: int = 1
+    guides: tuple[Guide, ...] = ()
+    confirmations: int = 0
+    references: tuple[str, ...] = ()
+    device_hours: float | None = None
+    hour_price: float | None = None
+    proxy: Proxy | None = None
+    control_rates: int = 1
+    regime: Regime = USUAL
 
     @property
     def search_space(self) -> SearchSpace:
         """The space, bound to the backbone."""
-        return SearchSpace(self.space, self.backbone)
+        return _search_space(self.space, self.backbone)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that ``from_json`` reads back."""
         return {
             "schema": "autopeft.study/1",
             "name": self.name,
-            "model": {"source": self.model.source, "pooling": self.model.pooling, "sha256": self.model.sha256},
+            "model": self.model.to_json(),
             "backbone": self.backbone.to_json(),
             "task": dict(self.task),
             "task_name": self.task_name,
             "metric": self.metric,
             "quality_floor": self.quality_floor,
             "space": self.space.to_json(),
-            "objectives": [{"name": o.name, "direction": o.direction.value} for o in self.objectives],
+            "objectives": [objective.to_json() for objective in self.objectives],
             "budget": {"parameters": self.budget.parameters, "text": self.budget.text},
-            "fidelity": {
-                "steps": self.fidelity.steps,
-                "batch_size": self.fidelity.batch_size,
-                "max_length": self.fidelity.max_length,
-            },
+            "fidelity": self.fidelity.to_json(),
             "control_learning_rate": self.control_learning_rate,
             "proposer": self.proposer,
             "initial_count": self.initial_count,
@@ -175,6 +195,17 @@ class Study:
             "hours": self.hours,
             "seed": self.seed,
             "environment": dict(self.environment),
+            **({"limits": dict(self.limits)} if self.limits else {}),
+            "cache": self.cache.value,
+            **({"repeats": self.repeats} if self.repeats > 1 else {}),
+            **({"guides": [guide.to_json() for guide in self.guides]} if self.guides else {}),
+            **({"confirmations": self.confirmations} if self.confirmations else {}),
+            **({"references": list(self.references)} if self.references else {}),
+            **({} if self.device_hours is None else {"device_hours": self.device_hours}),
+            **({} if self.hour_price is None else {"hour_price": self.hour_price}),
+            **({} if self.proxy is None else {"proxy": self.proxy.to_json()}),
+            **({"control_rates": self.control_rates} if self.control_rates > 1 else {}),
+            **({"regime": regime} if (regime := self.regime.to_json()) else {}),
         }
 
     @classmethod
@@ -193,40 +224,18 @@ class Study:
                     "model": ModelSpec(**data["model"]),
                     "backbone": Backbone.from_json(data["backbone"]),
                     "space": SpaceDefinition.from_json(data["space"]),
-                    "objectives": tuple(Objective(o["name"], Direction(o["direction"])) for o in data["objectives"]),
+                    "objectives": tuple(Objective.from_json(objective) for objective in data["objectives"]),
                     "budget": Budget(**data["budget"]),
-                    "fidelity": Fidelity(**data["fidelity"]),
+                    "fidelity": Fidelity.from_json(data["fidelity"]),
+                    "cache": CacheMode(data.get("cache", CacheMode.AUTO)),
+                    "proxy": None if data.get("proxy") is None else Proxy.from_json(data["proxy"]),
+                    "guides": tuple(Guide(**guide) for guide in data.get("guides", ())),
+                    "references": tuple(data.get("references", ())),
+                    "regime": Regime.from_json(data.get("regime", {})),
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"study cannot be read: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What came out of one trial at one rung with one seed; every number finite.
-
-    Attributes:
-        rung: Step of the fidelity ladder, 0 first.
-        values: The metric, ``loss`` (validation), ``trainable_parameters``, ``train_seconds``, ``evaluate_seconds``.
-        curve: (step, training loss) pairs.
-        correct: Per validation row 1 or 0, in data order; empty for regression.
-        artifact: Folder of the saved adapter and head, relative to the artifact root, or None.
-        sha256: Hash of that folder's files, or None.
-    """
-
-    rung: int
-    values: Mapping[str, float]
-    curve: tuple[tuple[int, float], ...] = ()
-    correct: tuple[int, ...] = ()
-    artifact: str | None = None
-    sha256: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses NaN and infinity, so that nothing below needs to care."""
-        numbers = [*self.values.values(), *(loss for _, loss in self.curve)]
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-            raise EvaluationError(f"measurement is not finite: {json.dumps(dict(self.values))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +253,10 @@ class Trial:
         rung: Rungs finished.
         attempt: Attempts so far.
         owner: Worker that holds it, while running.
-        values: Of its highest rung's measurement; empty before one.
+        values: Of its highest rung's measurement; empty before one. They are those of the full run only if it is
+            COMPLETE.
         error: Reason of a failure with its traceback, or None.
+        lower: Values at each rung that it finished before its highest.
     """
 
     number: int
@@ -260,17 +271,42 @@ class Trial:
     owner: str | None
     values: Mapping[str, float]
     error: str | None
+    lower: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+
+    def values_at(self, rung: int) -> Mapping[str, float] | None:
+        """What was measured at ``rung``; None if it has not finished that."""
+        return self.values or None if rung == self.rung - 1 else self.lower.get(rung)
+
+    def with_values(self, values: Mapping[str, float]) -> Self:
+        """The same trial with other values: the mean of its repeats, say."""
+        return replace(self, values=values)
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A configuration that somebody wants tried, ready for the queue."""
+    """A configuration that somebody wants tried, ready for the queue; ``rung`` is the first that it is measured at."""
 
     configuration: Configuration
     origin: Origin
     label: str | None = None
     replicate: int = 0
     priority: int = 0
+    rung: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a trial stands between two steps, on disk.
+
+    Attributes:
+        rung: That it has finished, or was on its way to.
+        path: Folder, relative to the artifact root.
+        sha256: Hash of the folder's files.
+    """
+
+    rung: int
+    path: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +317,13 @@ class Order:
         trial_id: Row of the trial.
         attempt: Number of this attempt: the fencing token.
         number: Number in the study.
-        study: The study's specification.
-        configuration: What to train.
+        study: The study's specification, as it is trained: of its sibling, if that stands in.
+        configuration: What to train, on that.
         replicate: Repeat number.
         rung: Rung to train to.
+        checkpoints: Of earlier attempts, the furthest first; what cannot be read is passed over.
+        memory_failures: Attempts that ran out of memory: each halves the micro-batch.
+        costs: Exact costs to record; None: those of what is trained.
     """
 
     trial_id: int
@@ -294,6 +333,14 @@ class Order:
     configuration: Configuration
     replicate: int
     rung: int
+    checkpoints: tuple[Checkpoint, ...] = ()
+    memory_failures: int = 0
+    costs: Mapping[str, float] | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Row of the trial and number of the attempt: what answers to the order name."""
+        return self.trial_id, self.attempt
 
 
 @dataclass(frozen=True, slots=True)

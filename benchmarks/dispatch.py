@@ -1,6 +1,7 @@
-"""What the record costs: lease and report against Optuna's RDBStorage, and ten thousand trials in one database.
+"""What the record costs: a report that takes the next trial with it, beside Optuna's RDBStorage; and 10,000 trials.
 
-``python benchmarks/dispatch.py [--processes 1 2 4 8] [--trials 400] [--large 10000] [--json FILE]`` runs everything on
+``python benchmarks/dispatch.py [--processes 1 2 4 8] [--trials 400] [--large 10000]
+[--proposers random closed-form] [--json FILE]`` runs everything on
 SQLite and, where pgserver and psycopg are installed, on a PostgreSQL of its own. Optuna gets one parameter a trial,
 which is generous: this record carries a whole configuration. CPU seconds are the trustworthy figures on a shared
 machine; the driver's share is of wall time.
@@ -14,23 +15,16 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autopeft.budget import Budget
-from autopeft.store import Store
-from autopeft.study import PARAMETERS, Direction, Fidelity, Measurement, ModelSpec, Objective, Origin, Proposal, Study
-from search_spaces.backbone import Backbone, ModuleShape
-from search_spaces.configuration import uniform
-from search_spaces.methods.lora import Lora
-from search_spaces.presets import layerwise
+from driver_share import driver_share
+from record_of_trials import databases, proposals, study
 
-ROLES = ("query", "key", "value", "output", "up", "down")
+from autopeft.store import Store
+from autopeft.study import PARAMETERS, Measurement
 
 OURS = """
 import json, sys, time
@@ -42,14 +36,13 @@ with Store.open(url) as store:
     print("ready", flush=True)
     sys.stdin.readline()
     began, cpu, waits, done = time.perf_counter(), time.process_time(), [], []
-    while True:
+    order = store.lease(name, "bench")
+    while order is not None:
         asked = time.perf_counter()
-        order = store.lease(name, "bench")
-        if order is None:
-            break
-        store.report(order.trial_id, order.attempt, Measurement(0, values, ((1, 2.0),), (1, 0) * 50, "x", "a" * 64))
-        waits.append(time.perf_counter() - asked)
+        measured = Measurement(0, values, ((1, 2.0),), (1, 0) * 50, "x", "a" * 64)
         done.append(order.number)
+        order = store.report_and_lease(order.trial_id, order.attempt, measured, None, name, "bench")
+        waits.append(time.perf_counter() - asked)
     print(json.dumps([done, waits, time.perf_counter() - began, time.process_time() - cpu]))
 """
 
@@ -82,75 +75,6 @@ while True:
     done.append(number)
 print(json.dumps([done, waits, time.perf_counter() - began, time.process_time() - cpu]))
 """
-
-
-def backbone(layers: int = 6) -> Backbone:
-    def layer(index: int) -> tuple[ModuleShape, ...]:
-        return tuple(ModuleShape(role, f"layer.{index}.{role}", 384, 384) for role in ROLES)
-
-    return Backbone("bench", "bert", 384, 22_713_216, tuple(layer(index) for index in range(layers)))
-
-
-def study() -> Study:
-    shapes = backbone()
-    return Study(
-        name="bench",
-        model=ModelSpec("bench", "mean", "0" * 64),
-        backbone=shapes,
-        task={"source": "aspects"},
-        task_name="bench",
-        metric="accuracy",
-        quality_floor=0.5,
-        space=layerwise(shapes, (1e-4, 1e-2)),
-        objectives=(Objective("accuracy", Direction.MAXIMISE), Objective(PARAMETERS, Direction.MINIMISE)),
-        budget=Budget(10_000_000, "10m"),
-        fidelity=Fidelity(2, 4, 16),
-        control_learning_rate=1e-3,
-        proposer="random",
-        initial_count=2,
-        trials=10_000,
-        hours=None,
-        seed=0,
-    )
-
-
-def proposals(count: int, start: int = 0) -> list[Proposal]:
-    shapes = backbone()
-    found = []
-    for index in range(start, start + count):
-        block, step = divmod(index, 5000)
-        plan = uniform(shapes, ("query", "value"), Lora(1 + block, 16.0), round(1e-3 + 1e-6 * step, 6))
-        found.append(Proposal(plan, Origin.MODEL))
-    return found
-
-
-@contextmanager
-def databases() -> Iterator[Callable[[str], dict[str, str]]]:
-    """Makes empty databases: dialect → address, for the name of each."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import pgserver
-            import psycopg
-
-            server = pgserver.get_server(str(Path(folder) / "pg"))
-        except ImportError:
-            server = None
-
-        def make(name: str) -> dict[str, str]:
-            found = {"sqlite": f"sqlite:///{folder}/{name}.db"}
-            if server is not None:
-                with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-                    connection.execute(f"CREATE DATABASE {name}")
-                address = server.get_uri(name).replace("postgresql://", "postgresql+psycopg://")
-                found["postgresql"] = address
-            return found
-
-        try:
-            yield make
-        finally:
-            if server is not None:
-                server.cleanup()
 
 
 def race(code: str, url: str, processes: int) -> dict[str, float]:
@@ -251,85 +175,37 @@ def _cpu_and_wall(call: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def _size(store: Store) -> int:
-    path = store._database.path
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) if path else 0
+    if path := store._database.path:
+        return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    with store._database.reading() as connection:
+        return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
 
 
-def driver_share(url: str, workers: int = 16, trials: int = 96, seconds: float = 1.0) -> dict[str, float]:
-    """CPU seconds of the driver as a share of what its workers' time is, with trials of ``seconds``."""
-    import threading
-    from dataclasses import replace
-
-    from autopeft.driver import Driver, Interrupt
-    from autopeft.launch import WorkerPlan
-
-    leave = threading.Event()
-
-    def work(name: str) -> None:
-        with Store.open(url) as store:
-            while not leave.is_set():
-                order = store.lease(name, "bench")
-                if order is None:
-                    time.sleep(0.1)
-                    continue
-                time.sleep(seconds)
-                values = {"accuracy": 0.5 + order.number / 1e4, "loss": 1.0, PARAMETERS: 1000.0 + order.number}
-                values |= {"train_seconds": seconds, "evaluate_seconds": 0.0}
-                store.report(order.trial_id, order.attempt, Measurement(0, values))
-
-    class Threads:
-        plans = [WorkerPlan("cpu", 1)] * workers
-        alive_count = workers
-
-        def start(self) -> None:
-            for index in range(workers):
-                threading.Thread(target=work, args=(f"w{index}",), daemon=True).start()
-
-        def ensure_alive(self) -> None:
-            pass
-
-        def drain(self) -> None:
-            pass
-
-        def stop(self) -> None:
-            leave.set()
-
-    asked = replace(study(), trials=trials, proposer="random")
-    with Store.open(url, create=True) as store:
-        store.create_study(asked)
-        began, cpu = time.perf_counter(), time.thread_time()
-        Driver(store, asked, Threads(), lambda _progress: None, Interrupt()).run()  # type: ignore[arg-type]
-        wall, used = time.perf_counter() - began, time.thread_time() - cpu
-        done = len(store.trials("bench"))
-    ideal = done * seconds / workers
-    return {"wall_seconds": wall, "driver_cpu_seconds": used, "driver_share": used / wall, "workers_busy": ideal / wall}
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    print(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)
+    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--processes", type=int, nargs="*", default=[1, 4, 8])
     parser.add_argument("--trials", type=int, default=400)
     parser.add_argument("--optuna-trials", type=int, default=100)
     parser.add_argument("--large", type=int, default=10_000)
+    parser.add_argument("--proposers", nargs="*", default=["random", "closed-form"])
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    report: dict[str, Any] = {"dispatch": [], "large": {}, "driver": {}}
+    report: dict[str, Any] = {"dispatch": [], "large": {}, "driver": []}
     with databases() as make:
-        for count in asked.processes:
+        for turn, count in enumerate(asked.processes):
             for kind, run, trials in (("autopeft", ours, asked.trials), ("optuna", optunas, asked.optuna_trials)):
-                for dialect, url in make(f"{kind}_{count}").items():
-                    row = {"who": kind, "database": dialect, **run(url, count, trials)}
-                    report["dispatch"].append(row)
-                    print(
-                        " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()),
-                        flush=True,
-                    )
+                for dialect, url in make(f"{kind}_{turn}_{count}").items():
+                    report["dispatch"].append(_shown({"who": kind, "database": dialect, **run(url, count, trials)}))
         for dialect, url in make("large").items() if asked.large else ():
-            report["large"][dialect] = large(url, (500, asked.large))
-            print(dialect, *report["large"][dialect], sep="\n  ", flush=True)
-        for dialect, url in make("driver").items():
-            report["driver"][dialect] = driver_share(url)
-            print(dialect, report["driver"][dialect], flush=True)
+            report["large"][dialect] = [_shown(row) for row in large(url, (500, asked.large))]
+        for proposer in asked.proposers:
+            for dialect, url in make(f"driver_{proposer.replace('-', '_')}").items():
+                report["driver"].append(_shown({"database": dialect, **driver_share(url, proposer)}))
     if asked.json:
         asked.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from autopeft.optimizer.acquisition import Cells
 from autopeft.optimizer.demands import Demands
-from autopeft.optimizer.terrain import Axis
-from autopeft.pareto import Scale
+from autopeft.pareto import Axis, Scale
 from autopeft.study import PARAMETERS, Direction, Objective, Observation
 from search_spaces.dimensions import Continuous, Ordinal, significant
 from search_spaces.errors import ConfigurationError
@@ -145,6 +144,9 @@ class Family:
         rows[empty] = self.smallest_plan
         rates = [significant(self.learning_rate.at(unit)) for unit in units[:, -1]]
         return [(tuple(row), rate) for row, rate in zip(rows.tolist(), rates, strict=True)]
+
+    def anchors(self, budget):
+        return []
 
     def _bent(self, units, power):
         return self.canonical(np.minimum(self._tops, ((self._tops + 1) * units[:, 1:-1] ** power).astype(int)))

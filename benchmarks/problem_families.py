@@ -16,7 +16,7 @@ import numpy as np
 from known_front import COST, FLOPS, HIGHEST, LOWEST, QUALITY, Family
 
 from autopeft.optimizer.demands import Demands
-from autopeft.optimizer.terrain import Axis
+from autopeft.pareto import Axis
 from autopeft.study import Direction, Objective, Observation
 from search_spaces.dimensions import Continuous, Ordinal
 

@@ -101,6 +101,8 @@ class Backbone:
         key_value_head_count: Key heads of a layer; fewer than ``head_count`` where they are shared.
         head_size: Width of one head.
         intermediate_size: Width inside the feed-forward sublayer.
+        relative_positions: Embeddings of relative positions that attention compares with (DeBERTa); 0 for none.
+        projects_positions: Whether the query and key modules of each layer read those too.
         refusals: Pairs of a method's name and why no layer of this family can take it.
     """
 
@@ -115,6 +117,8 @@ class Backbone:
     head_size: int = 0
     intermediate_size: int = 0
     refusals: tuple[tuple[str, str], ...] = ()
+    relative_positions: int = 0
+    projects_positions: bool = False
 
     @property
     def layer_count(self) -> int:
@@ -138,6 +142,10 @@ class Backbone:
                 return module
         known = ", ".join(module.role for module in self.layers[layer])
         raise ConfigurationError(f"layer {layer} of {self.name} has no module {role!r}; it has: {known}")
+
+    def tokens_beside(self, site: str) -> int:
+        """What a module at ``site`` reads in each pass besides the tokens of the batch."""
+        return self.relative_positions if self.projects_positions and site in ("query", "key") else 0
 
     def sites(self, layer: int) -> tuple[str, ...]:
         """Everything in ``layer`` that a placement can name, in the order of ``SITES``."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 from search_spaces.backbone import SITES, Backbone
 from search_spaces.dimensions import significant
 from search_spaces.errors import ConfigurationError
-from search_spaces.methods import METHODS, WEIGHT_UPDATES, LayerMethod, Method
-from search_spaces.methods.lora import Lora
+from search_spaces.methods import ADDED_UPDATES, METHODS, WEIGHT_UPDATES, LayerMethod, Method
+from search_spaces.methods.lora import MOVE_THE_WEIGHT, Lora
+from search_spaces.methods.mola import Mola
+from search_spaces.schedule import UpdateSchedule
+from search_spaces.selection import Entry, Selection, is_cut
 
 SCHEMA = "autopeft.configuration/1"
 
@@ -28,6 +31,12 @@ class Placement:
 
     site: str
     method: Method
+
+    def __post_init__(self) -> None:
+        """Takes a MoLA of one expert, which has nothing to route, for the plain LoRA that it is."""
+        method = self.method
+        if isinstance(method, Mola) and method.experts == 1:
+            object.__setattr__(self, "method", Lora(method.rank, method.alpha, method.scaling))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +88,16 @@ class Training:
 
     Attributes:
         learning_rate: Peak learning rate of the adapters and the head; kept to four significant digits.
+        schedule: Which layers each step updates; None, and a schedule that changes nothing is None too: all of them.
+        selection: How a trial chooses among the modules of the table before it trains those that it keeps; None, and a
+            selection that drops nothing is None too: it trains all of them.
+        backbone: Whether the pretrained weights themselves are trained (full fine-tuning). Nothing is inserted then.
     """
 
     learning_rate: float
+    schedule: UpdateSchedule | None = None
+    selection: Selection | None = None
+    backbone: bool = False
 
     def __post_init__(self) -> None:
         """Rounds to the canonical precision and refuses what no optimiser takes."""
@@ -89,6 +105,45 @@ class Training:
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not math.isfinite(rate) or not 0 < rate <= 1:
             raise ConfigurationError(f"learning rate {rate!r}: expected a number in (0, 1]")
         object.__setattr__(self, "learning_rate", significant(float(rate)))
+        if self.schedule is not None and self.schedule.changes_nothing:
+            object.__setattr__(self, "schedule", None)
+        if self.selection is not None and self.selection.ratio == 1:
+            object.__setattr__(self, "selection", None)
+        if self.schedule is not None and self.selection is not None:
+            raise ConfigurationError("training: give an update schedule (IST) or a selection (DiffoRA), not both")
+        if not isinstance(self.backbone, bool):
+            raise ConfigurationError(f"training backbone {self.backbone!r}: expected true or false")
+        if self.backbone and (self.schedule is not None or self.selection is not None):
+            raise ConfigurationError(
+                "full fine-tuning has no adapters that a schedule or a selection could choose among"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what is not chosen is left out, so that digests outlast new choices."""
+        chosen: dict[str, Any] = {"learning_rate": self.learning_rate}
+        if self.schedule is not None:
+            chosen["schedule"] = self.schedule.to_json()
+        if self.selection is not None:
+            chosen["selection"] = self.selection.to_json()
+        if self.backbone:
+            chosen["backbone"] = True
+        return chosen
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Training:
+        """The choices that ``to_json`` wrote, validated.
+
+        Raises:
+            ConfigurationError: If a key or a value is not known.
+        """
+        _expect_keys(data, {"learning_rate"}, "training", optional={"schedule", "selection", "backbone"})
+        schedule, selection = data.get("schedule"), data.get("selection")
+        return cls(
+            data["learning_rate"],
+            None if schedule is None else UpdateSchedule.from_json(schedule),
+            None if selection is None else Selection.from_json(selection),
+            data.get("backbone", False),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +153,11 @@ class Configuration:
     layers: tuple[LayerPlan, ...]
     training: Training
 
+    def __post_init__(self) -> None:
+        """Refuses adapters beside full fine-tuning."""
+        if self.training.backbone and not self.is_empty:
+            raise ConfigurationError("full fine-tuning trains every weight of the backbone; insert nothing beside it")
+
     def placements(self) -> Iterator[tuple[int, str, Method]]:
         """Each (layer, site, method), lowest layer first."""
         for index, layer in enumerate(self.layers):
@@ -106,8 +166,32 @@ class Configuration:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is inserted anywhere (the head-only reference; in no search space)."""
+        """Whether nothing is inserted anywhere (head alone, or full fine-tuning; in no search space)."""
         return not any(layer.placements for layer in self.layers)
+
+    @property
+    def supernet(self) -> Configuration:
+        """All that stands in the table, with nothing to choose: what a selection starts from; else itself."""
+        if self.training.selection is None:
+            return self
+        return replace(self, training=replace(self.training, selection=None))
+
+    def keeping(self, entries: Set[Entry]) -> Configuration:
+        """What is trained when a selection has kept the placements at these (layer, site), and chooses no more."""
+        rows = (
+            LayerPlan(tuple(placement for placement in row.placements if (layer, placement.site) in entries))
+            for layer, row in enumerate(self.layers)
+        )
+        return Configuration(tuple(rows), self.supernet.training)
+
+    def may_become(self, trained: Configuration) -> bool:
+        """Whether ``trained`` is what a trial of this configuration may leave: itself, or a cut of its table."""
+        selection = self.training.selection
+        if selection is None:
+            return trained == self
+        entries = {(layer, site) for layer, site, _ in self.placements()}
+        kept = {(layer, site) for layer, site, _ in trained.placements()}
+        return is_cut(kept, entries, selection.ratio, selection.scope) and trained == self.keeping(kept)
 
     @property
     def digest(self) -> str:
@@ -123,7 +207,7 @@ class Configuration:
         return {
             "schema": SCHEMA,
             "layers": [_row_to_json(layer) for layer in self.layers],
-            "training": {"learning_rate": self.training.learning_rate},
+            "training": self.training.to_json(),
         }
 
     @classmethod
@@ -137,11 +221,10 @@ class Configuration:
             got = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
             raise ConfigurationError(f"configuration schema {got!r}: this version reads {SCHEMA!r}")
         _expect_keys(data, {"schema", "layers", "training"}, "configuration")
-        _expect_keys(data["training"], {"learning_rate"}, "training")
         if not isinstance(data["layers"], Sequence):
             raise ConfigurationError("configuration layers: expected a list with one object a layer")
         layers = tuple(_row_from_json(row, index) for index, row in enumerate(data["layers"]))
-        return cls(layers, Training(data["training"]["learning_rate"]))
+        return cls(layers, Training.from_json(data["training"]))
 
     def validate(self, backbone: Backbone) -> None:
         """Nothing, if every placement has a site in ``backbone`` that can take it.
@@ -154,6 +237,8 @@ class Configuration:
             raise ConfigurationError(
                 f"the configuration has {len(self.layers)} layers, {backbone.name} has {backbone.layer_count}"
             )
+        if self.training.selection is not None:
+            self._require_choice()
         refusals = dict(backbone.refusals)
         for layer, site, method in self.placements():
             if method.name in refusals:
@@ -162,6 +247,15 @@ class Configuration:
                 method.require_fit(backbone.layer_shape(layer, site))
             else:
                 method.require_fit(backbone.module(layer, site))
+
+    def _require_choice(self) -> None:
+        """Nothing, if a selection has LoRA to choose among that starts at zero, one at a module."""
+        found = list(self.placements())
+        other = sorted({method.name for _, _, method in found if not isinstance(method, Lora)})
+        starts = sorted({method.init for _, _, method in found if isinstance(method, Lora)} - {"default"})
+        if other or starts or not found:
+            got = ", ".join(other) or ", ".join(f"LoRA with init {init}" for init in starts) or "nothing"
+            raise ConfigurationError(f"a selection (DiffoRA) chooses among modules with plain LoRA; there is {got}")
 
 
 def uniform(backbone: Backbone, sites: Sequence[str], method: Method, learning_rate: float) -> Configuration:
@@ -184,11 +278,20 @@ def uniform(backbone: Backbone, sites: Sequence[str], method: Method, learning_r
 def _require_compatible(site: str, methods: Sequence[Method]) -> None:
     """Nothing, if these methods can share one module."""
     updates = [method.name for method in methods if method.name in WEIGHT_UPDATES]
-    if len(updates) > 1:
+    if len(updates) < 2:
+        return
+    named = " and ".join(updates)
+    if not set(updates) <= set(ADDED_UPDATES):
         raise ConfigurationError(
-            f"{' and '.join(updates)} at {site!r}: a module takes one update of its weight "
-            f"({', '.join(WEIGHT_UPDATES)}), with ia3 and bias beside it"
+            f"{named} at {site!r}: of updates of one weight only {', '.join(ADDED_UPDATES)} may stand together, since "
+            "they add up; any other stands alone, with ia3 and bias beside it"
         )
+    for method in methods:
+        if isinstance(method, Lora) and method.init in MOVE_THE_WEIGHT:
+            raise ConfigurationError(
+                f"{named} at {site!r}: LoRA init {method.init!r} starts from the weight's own directions; "
+                "use another init beside other updates"
+            )
 
 
 def _row_to_json(layer: LayerPlan) -> dict[str, dict[str, Any]]:
@@ -214,7 +317,8 @@ def _row_from_json(row: Any, index: int) -> LayerPlan:
     return LayerPlan(tuple(placements))
 
 
-def _expect_keys(data: Any, keys: set[str], what: str) -> None:
-    if not isinstance(data, Mapping) or set(data) != keys:
+def _expect_keys(data: Any, keys: set[str], what: str, optional: Set[str] = frozenset()) -> None:
+    if not isinstance(data, Mapping) or not keys <= set(data) <= keys | optional:
         got = ", ".join(sorted(data)) if isinstance(data, Mapping) else type(data).__name__
-        raise ConfigurationError(f"{what}: expected the keys {', '.join(sorted(keys))}, got {got}")
+        beside = f" (and {', '.join(sorted(optional))} if wanted)" if optional else ""
+        raise ConfigurationError(f"{what}: expected the keys {', '.join(sorted(keys))}{beside}, got {got}")

@@ -11,8 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search_spaces.choice import Choice
+from search_spaces.cut import Cuts
 from search_spaces.dimensions import Continuous, Ordinal
 from search_spaces.errors import ConfigurationError
+from search_spaces.patterns import PATTERNS
+from search_spaces.schedule import UpdateSchedule
 
 SCHEMA = "autopeft.space/1"
 
@@ -40,10 +44,12 @@ class MethodSizes:
 
 @dataclass(frozen=True, slots=True)
 class SpaceDefinition:
-    """A search space as data, before it meets a backbone; of one of two kinds.
+    """A search space as data, before it meets a backbone; of one of four kinds.
 
     With ``modules``, every layer group has a LoRA rank of its own for each group of sites. With ``methods``, as in the
-    AutoPEFT paper (arXiv 2301.12132), sizes are shared by all layers, and each layer group is on or off.
+    AutoPEFT paper (arXiv 2301.12132), sizes are shared by all layers, and each layer group is on or off. With
+    ``choices``, every layer group has one method in one of its forms, or nothing. With ``cuts``, LoRA of one rank
+    stands at the modules that DiffoRA's matrix keeps.
 
     Attributes:
         name: Name for people.
@@ -51,7 +57,12 @@ class SpaceDefinition:
         layers: Groups of layer indices that share their sizes; None for each layer on its own.
         scaling: LoRA alpha / rank.
         learning_rate: Range searched on a log scale (equal ends: fixed).
-        methods: Methods with their sizes; empty for the first kind.
+        methods: Methods with their sizes; empty for the other kinds.
+        choices: What a layer group may hold; empty for the other kinds.
+        nothing: Whether a layer group may hold nothing; of the third kind, like the rest.
+        schedules: Update schedules that may be chosen; None is to update everything at every step.
+        patterns: Names of expert allocations (``search_spaces.patterns``) that are tried first.
+        cuts: Ways to cut a matrix; None for the other kinds.
     """
 
     name: str
@@ -60,6 +71,11 @@ class SpaceDefinition:
     scaling: float
     learning_rate: tuple[float, float]
     methods: tuple[MethodSizes, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    nothing: bool = True
+    schedules: tuple[UpdateSchedule | None, ...] = (None,)
+    patterns: tuple[str, ...] = ()
+    cuts: Cuts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that ``from_json`` reads back; the same keys as a YAML space."""
@@ -74,6 +90,15 @@ class SpaceDefinition:
         }
 
     def _choices_to_json(self) -> dict[str, Any]:
+        if self.choices:
+            data: dict[str, Any] = {"choices": [choice.to_json() for choice in self.choices]}
+            if not self.nothing:
+                data["nothing"] = False
+            if self.schedules != (None,):
+                data["schedules"] = [schedule and schedule.to_json() for schedule in self.schedules]
+            return data | ({"patterns": list(self.patterns)} if self.patterns else {})
+        if self.cuts is not None:
+            return {"cuts": self.cuts.to_json()}
         if not self.methods:
             return {"modules": [{"sites": list(group.sites), "ranks": list(group.ranks)} for group in self.modules]}
         rows: list[dict[str, Any]] = []
@@ -91,20 +116,65 @@ class SpaceDefinition:
         """
         if not isinstance(data, Mapping):
             raise ConfigurationError(f"a space is an object with name and modules, got {type(data).__name__}")
-        _known_keys(data, {"schema", "name", "layers", "modules", "methods", "scaling", "learning_rate"}, "space")
+        _known_keys(data, {*_KINDS, *_OF_CHOICES, "schema", "name", "layers", "scaling", "learning_rate"}, "space")
         if data.get("schema", SCHEMA) != SCHEMA:
             raise ConfigurationError(f"space schema {data['schema']!r}: this version reads {SCHEMA!r}")
         name = data.get("name", "custom")
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"space key 'name': expected a text, got {name!r}")
-        if "methods" in data and "modules" in data:
+        kinds = [kind for kind in _KINDS if kind in data]
+        if len(kinds) > 1:
             raise ConfigurationError(
-                f"space {name}: give 'modules' (ranks by layer) or 'methods' (sizes that layers share), not both"
+                f"space {name}: give 'modules' (ranks by layer), 'methods' (sizes that layers share), 'choices' "
+                f"(a method for each layer group) or 'cuts' (of a matrix), not {' and '.join(kinds)}"
             )
-        groups = () if "methods" in data else _groups(data.get("modules"), name)
+        groups = () if kinds and kinds != ["modules"] else _groups(data.get("modules"), name)
+        cuts = Cuts.from_json(data["cuts"]) if "cuts" in data else None
         methods = _methods(data["methods"], name) if "methods" in data else ()
         scaling = _number(data.get("scaling", 2.0), "scaling")
-        return cls(name, groups, _layers_from_json(data.get("layers", "each")), scaling, _range(data), methods)
+        layers = _layers_from_json(data.get("layers", "each"))
+        if cuts is not None and layers is not None:
+            raise ConfigurationError(f"space {name}: a matrix is cut by single layers; leave 'layers' out")
+        return cls(name, groups, layers, scaling, _range(data), methods, **_of_choices(data, name), cuts=cuts)
+
+
+_KINDS = ("modules", "methods", "choices", "cuts")
+_OF_CHOICES = ("nothing", "schedules", "patterns")
+
+
+def _of_choices(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The fields that only a space of choices has."""
+    if "choices" not in data:
+        if given := [key for key in _OF_CHOICES if key in data]:
+            raise ConfigurationError(f"space {name}: the key {given[0]!r} belongs to a space with 'choices'")
+        return {}
+    choices, nothing, patterns = data["choices"], data.get("nothing", True), data.get("patterns", ())
+    if not isinstance(choices, Sequence) or isinstance(choices, str) or not choices:
+        raise ConfigurationError(
+            "space key 'choices': expected a list like [{method: lora, sites: [query, value], sizes: {rank: [1, 4]}}]"
+        )
+    if not isinstance(nothing, bool):
+        raise ConfigurationError(f"space key 'nothing': expected true or false, got {nothing!r}")
+    if not isinstance(patterns, Sequence) or isinstance(patterns, str) or not set(patterns) <= set(PATTERNS):
+        raise ConfigurationError(f"space key 'patterns': expected a list of {', '.join(PATTERNS)}, got {patterns!r}")
+    return {
+        "choices": tuple(Choice.from_json(choice) for choice in choices),
+        "nothing": nothing,
+        "schedules": _schedules(data.get("schedules", [None])),
+        "patterns": tuple(patterns),
+    }
+
+
+def _schedules(data: Any) -> tuple[UpdateSchedule | None, ...]:
+    if not isinstance(data, Sequence) or isinstance(data, str) or not data:
+        raise ConfigurationError(
+            f"space key 'schedules': expected a list like [null, {{update_fraction: 0.5}}], got {data!r}"
+        )
+    read = [None if one is None else UpdateSchedule.from_json(one) for one in data]
+    schedules = tuple(None if one is None or one.changes_nothing else one for one in read)
+    if len(set(schedules)) != len(schedules):
+        raise ConfigurationError(f"space key 'schedules': one stands twice in {data!r}; give each once")
+    return schedules
 
 
 def _groups(modules: Any, name: str) -> tuple[ModuleGroup, ...]:

@@ -7,52 +7,27 @@ from pathlib import Path
 
 import yaml
 
+from search_spaces import named_spaces
 from search_spaces.backbone import Backbone
 from search_spaces.configuration import Configuration, uniform
 from search_spaces.cost import trainable_parameters
 from search_spaces.errors import ConfigurationError
 from search_spaces.methods.lora import Lora
-from search_spaces.space import MethodSizes, ModuleGroup, SearchSpace, SpaceDefinition
+from search_spaces.named_spaces import RANKS, SCALING, autopeft, layerwise
+from search_spaces.paper_spaces import PAPER_DESCRIPTIONS, PAPERS
+from search_spaces.space import SearchSpace, SpaceDefinition
 
-RANKS = (0, 1, 2, 4, 8, 16, 32)
+__all__ = ["CONTROL_RANKS", "DEFAULT_LEARNING_RATE", "DESCRIPTIONS", "NAMED", "RANKS", "SCALING", "autopeft", "build"]
+__all__ += ["control", "layerwise"]
+
 CONTROL_RANKS = (1, 2, 4, 8, 16, 32)
 DEFAULT_LEARNING_RATE = (2e-4, 1e-2)
 """Range that is searched where the task says nothing else."""
 
-SCALING = 2.0
-"""LoRA alpha / rank wherever nothing else is said."""
-
-DESCRIPTIONS = {
-    "layerwise": "LoRA rank in {0, 1, 2, 4, 8, 16, 32} per layer and module group, learning rate",
-    "autopeft": "sizes of serial adapter, parallel adapter and prefix, each layer on or off (arXiv 2301.12132)",
-}
+DESCRIPTIONS = named_spaces.DESCRIPTIONS | PAPER_DESCRIPTIONS
 """What each named space holds, in one line."""
 
-
-def layerwise(backbone: Backbone, learning_rate: tuple[float, float]) -> SpaceDefinition:
-    """LoRA ranks per layer for three groups of modules: query and value, key and output, the feed-forward pair."""
-    groups = [
-        ("query", "value", "qkv", "cross_query", "cross_value"),
-        ("key", "output", "cross_key", "cross_output"),
-        ("up", "gate", "gate_up", "down"),
-    ]
-    present = [tuple(site for site in group if site in backbone.roles) for group in groups]
-    modules = tuple(ModuleGroup(sites, RANKS) for sites in present if sites)
-    return SpaceDefinition("layerwise", modules, None, SCALING, learning_rate)
-
-
-def autopeft(backbone: Backbone, learning_rate: tuple[float, float]) -> SpaceDefinition:
-    """The space of the AutoPEFT paper: one size for each of three methods, and which layers have them."""
-    sizes = [0]
-    halves = backbone.hidden_size
-    while halves:
-        sizes.insert(1, halves)
-        halves //= 2
-    methods = tuple(MethodSizes(name, tuple(sizes)) for name in ("serial", "parallel", "prefix"))
-    return SpaceDefinition("autopeft", (), None, SCALING, learning_rate, methods)
-
-
-NAMED = {"layerwise": layerwise, "autopeft": autopeft}
+NAMED = named_spaces.NAMED | PAPERS
 """What makes the definition of each named space."""
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.backbone import Backbone
-from search_spaces.cells import Indices, layer_groups, span
 from search_spaces.configuration import Configuration, LayerPlan, Placement, Training
 from search_spaces.cost import parameters_by_layer
 from search_spaces.definition import MethodSizes, SpaceDefinition
 from search_spaces.dimensions import Ordinal
 from search_spaces.errors import ConfigurationError
+from search_spaces.grid import Indices, OrdinalPoints, layer_groups, span
 from search_spaces.methods import Method
 from search_spaces.methods.lora import Lora
 from search_spaces.methods.parallel import Parallel
@@ -33,7 +33,7 @@ COMBINATIONS_LIMIT = 200_000
 _SITES = {"serial": ("feed_forward",), "parallel": ("feed_forward",), "prefix": ("attention",)}
 
 
-class SharedGrid:
+class SharedGrid(OrdinalPoints):
     """The points of a definition with ``methods`` on one backbone: a bit for each layer group, then the sizes.
 
     Args:

@@ -7,6 +7,9 @@ from typing import Any
 
 from search_spaces.errors import ConfigurationError
 
+SCALINGS = ("alpha/r", "rank-stabilised")
+"""How a low-rank update is scaled: alpha / rank, or alpha / sqrt(rank)."""
+
 
 def require_whole(value: Any, what: str, least: int = 1) -> None:
     """Nothing, if ``value`` is a whole number of at least ``least``.
@@ -51,3 +54,13 @@ def known_sizes(data: Mapping[str, Any], method: str, needed: tuple[str, ...], o
         extra = f" (and may take {' and '.join(optional)})" if optional else ""
         got = ", ".join(sorted(map(str, data))) or "nothing"
         raise ConfigurationError(f"{method} takes {takes}{extra}, got {got}")
+
+
+def require_share(value: Any, what: str) -> None:
+    """Nothing, if ``value`` is a number in [0, 1].
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConfigurationError(f"{what} {value!r}: expected a number in [0, 1]")

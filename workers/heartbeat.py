@@ -1,4 +1,4 @@
-"""Keeps the lease of the trial at hand alive from a thread with its own connection, and tells when it is lost.
+"""Keeps the leases of the trials at hand alive from a thread with its own connection, and tells when one is lost.
 
 The thread reports nothing and ends no trial: the training loop asks ``check`` between its steps.
 """
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -32,8 +33,18 @@ class BeatStore(Protocol):
         """Closes the connection."""
 
 
+@dataclass(slots=True)
+class _Held:
+    """One lease, and what the beats said of it."""
+
+    order: Order
+    last_beat: float
+    lost: bool = False
+    cancelled: bool = False
+
+
 class Heartbeat:
-    """Renews the lease of the order it holds every quarter of the lease.
+    """Renews the leases of the orders it holds every quarter of the lease.
 
     Args:
         open_store: Opens a connection; called in the thread.
@@ -46,10 +57,8 @@ class Heartbeat:
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._lock = threading.Lock()
-        self._order: Order | None = None
-        self._last_beat = 0.0
-        self._lost = False
-        self._cancelled = False
+        self._held: list[_Held] = []
+        self._beats = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -63,34 +72,49 @@ class Heartbeat:
         self._closing.set()
         self._thread.join(timeout=5.0)
 
-    def hold(self, order: Order) -> None:
-        """Starts to keep the lease of ``order``, which was leased this moment."""
+    def hold(self, *orders: Order) -> None:
+        """Starts to keep the leases of ``orders`` and of no others; they were leased this moment."""
         with self._lock:
-            self._order, self._lost, self._cancelled = order, False, False
-            self._last_beat = time.monotonic()
+            self._held, self._beats = [_Held(order, time.monotonic()) for order in orders], True
+
+    def let_go(self, order: Order) -> None:
+        """Leaves the lease of ``order`` alone, and keeps the others."""
+        with self._lock:
+            self._held = [held for held in self._held if held.order is not order]
 
     def release(self) -> None:
-        """Leaves the lease alone again."""
+        """Leaves all leases alone again."""
         with self._lock:
-            self._order = None
+            self._beats = False
 
     @property
     def alive(self) -> bool:
-        """Whether the lease may still be this worker's, by what the last beat said and the time since."""
+        """Whether the leases may still be this worker's, by what the last beats said and the time since."""
         with self._lock:
-            return not self._lost and time.monotonic() - self._last_beat < self._lease_seconds
+            return bool(self._held) and all(self._is_alive(held) for held in self._held)
 
-    def check(self) -> None:
-        """Nothing, while the trial may go on.
+    def keeps(self, order: Order) -> bool:
+        """Whether the lease of ``order`` may still be this worker's."""
+        with self._lock:
+            return any(self._is_alive(held) for held in self._held if held.order is order)
+
+    def check(self, order: Order | None = None) -> None:
+        """Nothing, while the trial may go on: that of ``order``, or whatever is held.
 
         Raises:
             LeaseLostError: If the lease is lost, or could not be renewed for as long as it lasts.
             Preempted: If the trial was cancelled.
         """
-        if not self.alive:
+        with self._lock:
+            held = [one for one in self._held if order is None or one.order is order]
+            alive = bool(held) and all(self._is_alive(one) for one in held)
+        if not alive:
             raise LeaseLostError("the lease was lost")
-        if self._cancelled:
+        if any(one.cancelled for one in held):
             raise Preempted("the trial was cancelled")
+
+    def _is_alive(self, held: _Held) -> bool:
+        return not held.lost and time.monotonic() - held.last_beat < self._lease_seconds
 
     def _run(self) -> None:
         store: BeatStore | None = None
@@ -108,16 +132,15 @@ class Heartbeat:
 
     def _beat_once(self, store: BeatStore) -> None:
         with self._lock:
-            order = None if self._lost else self._order
-        if order is None:
+            due = [held for held in self._held if not held.lost] if self._beats else []
+        if not due:
             store.worker_seen(self._worker)
-            return
-        lost = cancelled = False
-        try:
-            cancelled = store.beat(order.trial_id, order.attempt, self._lease_seconds)
-        except LeaseLostError:
-            lost = True
-        with self._lock:
-            if self._order is order:
-                self._lost, self._cancelled = lost, cancelled
-                self._last_beat = self._last_beat if lost else time.monotonic()
+        for held in due:
+            lost = cancelled = False
+            try:
+                cancelled = store.beat(held.order.trial_id, held.order.attempt, self._lease_seconds)
+            except LeaseLostError:
+                lost = True
+            with self._lock:
+                held.lost, held.cancelled = lost, cancelled
+                held.last_beat = held.last_beat if lost else time.monotonic()

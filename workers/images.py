@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from autopeft.adapters.replay import ENTERING
 from autopeft.errors import TaskError
 from autopeft.tasks import Split
 from workers.batches import Rows
+from workers.states import KeptStates
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class ImageRows:
         scale: What a pixel is multiplied by.
         mean: Of each channel, after scaling, shape [3, 1, 1].
         spread: Standard deviation of each channel, likewise.
+        entering: Hidden states that enter a layer, which a batch then carries.
     """
 
     pixels: Tensor
@@ -39,6 +42,7 @@ class ImageRows:
     scale: float
     mean: Tensor
     spread: Tensor
+    entering: KeptStates | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -53,12 +57,16 @@ class ImageRows:
         chosen = torch.from_numpy(rows)
         pixels = self.pixels[chosen].to(device).float() * self.scale
         normal = (pixels - self.mean.to(device)) / self.spread.to(device)
-        return {"pixel_values": normal}, self.labels[chosen].to(device)
+        inputs = {"pixel_values": normal}
+        if self.entering is not None:
+            inputs[ENTERING] = self.entering.batch(rows).to(device)
+        return inputs, self.labels[chosen].to(device)
 
     def take(self, rows: Rows) -> ImageRows:
         """Some rows as a split of their own."""
         chosen = torch.from_numpy(rows)
-        return ImageRows(self.pixels[chosen], self.labels[chosen], self.scale, self.mean, self.spread)
+        entering = self.entering and self.entering.take(rows)
+        return ImageRows(self.pixels[chosen], self.labels[chosen], self.scale, self.mean, self.spread, entering)
 
 
 def encode_images(processor: Any, split: Split) -> ImageRows:

@@ -1,7 +1,8 @@
 """Scores a language model on answers: held-out loss, the likeliest option, or what it generates.
 
 Loss is the mean over the tokens of all right answers. Options are compared by the sum of their tokens'
-log-likelihoods, of two equal ones the first. Generation is greedy and stops after the longest answer there is.
+log-likelihoods, of two equal ones the first. Generation is greedy, in batches padded on the left, with a cache of keys
+and values, and stops after the longest answer there is if nothing else is asked.
 """
 
 from __future__ import annotations
@@ -14,41 +15,49 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopeft.adapters.head import Classifier
-from autopeft.tasks import EXACT_MATCH, LIKELIHOOD, OPTION_ACCURACY, score
+from autopeft.tasks import EXACT_MATCH, GRADERS, LIKELIHOOD, OPTION_ACCURACY, score
 from workers.answers import AnswerRows, Sequences
 from workers.batches import scoring_batches
 from workers.training import BetweenSteps, answer_losses, precision, said_tokens
 
 ANSWER_BATCH = 16
-MOST_GENERATED = 64
-"""Most tokens that are generated for a row."""
+MOST_GENERATED = 256
+"""Most tokens that are generated for a row if nothing else is asked …"""
+
+MOST_MATCHED = 64
+"""… and where they are to match the answer, which a longer one hardly ever does."""
 
 Numbers = NDArray[np.float64]
 
 
 @torch.inference_mode()
 def score_language(
-    classifier: Classifier, rows: AnswerRows, metric: str, between_steps: BetweenSteps
+    classifier: Classifier, rows: AnswerRows, metric: str, between_steps: BetweenSteps, batch_size: int = ANSWER_BATCH
 ) -> tuple[float, float, Numbers]:
-    """The metric, the loss, and the prediction of each row: an option, whether it matched, or its log-likelihood."""
+    """The metric, the loss, and the prediction of each row: an option, the grade of its text, or its log-likelihood."""
     if metric == OPTION_ACCURACY and rows.options is not None:
-        return _score_options(classifier, rows, rows.options, between_steps)
-    surprise = negative_log_likelihoods(classifier, rows, between_steps)
-    counts = rows.answer_lengths
+        return _score_options(classifier, rows, rows.options, between_steps, batch_size)
+    surprise = negative_log_likelihoods(classifier, rows, between_steps, batch_size)
+    counts = rows.label_counts
     loss = float(surprise.sum() / counts.sum())
-    if metric == EXACT_MATCH:
-        matched = _matches(classifier, rows, between_steps)
-        return score(EXACT_MATCH, matched, np.ones(len(rows))), loss, matched
+    if metric != LIKELIHOOD:
+        said = _generate_all(classifier, rows, metric, between_steps, batch_size)
+        grades = (rows.grader or GRADERS[metric])(said, rows.answers)
+        if len(grades) < len(rows):  # one number for all, as a user's metric may give
+            return float(grades.mean()), loss, -surprise
+        return score(metric, grades, np.ones(len(rows))), loss, grades
     return score(LIKELIHOOD, -surprise, counts), loss, -surprise
 
 
-def negative_log_likelihoods(classifier: Classifier, rows: Sequences, between_steps: BetweenSteps) -> Numbers:
+def negative_log_likelihoods(
+    classifier: Classifier, rows: Sequences, between_steps: BetweenSteps, batch_size: int = ANSWER_BATCH
+) -> Numbers:
     """Sum over the tokens of each row's answer, shape [rows]."""
     device = next(classifier.parameters()).device
     found = np.zeros(len(rows))
-    for chosen in scoring_batches(rows.lengths, ANSWER_BATCH):
+    for chosen in scoring_batches(rows.lengths, batch_size):
         inputs, labels = rows.batch(chosen, device)
-        with precision(device):
+        with precision(classifier):
             logits = classifier(inputs, last=said_tokens(labels))
         losses = answer_losses(logits, labels, reduction="none")
         found[chosen] = losses.double().sum(1).cpu().numpy()
@@ -56,12 +65,20 @@ def negative_log_likelihoods(classifier: Classifier, rows: Sequences, between_st
     return found
 
 
-def generate(classifier: Classifier, rows: AnswerRows, chosen: NDArray[np.int64]) -> list[str]:
-    """What the model says to the prompts of some rows, greedily."""
+def most_generated(rows: AnswerRows, metric: str = EXACT_MATCH) -> int:
+    """Most tokens that are generated for a row."""
+    if rows.most_new is not None:
+        return min(rows.most_new, rows.max_length - 1)
+    bound = MOST_MATCHED if metric == EXACT_MATCH else MOST_GENERATED
+    return int(min(rows.answer_lengths.max(), bound, rows.max_length - 1))
+
+
+def generate(classifier: Classifier, rows: AnswerRows, chosen: NDArray[np.int64], most: int | None = None) -> list[str]:
+    """What the model says to the prompts of some rows, greedily, in at most ``most`` tokens (``most_generated``)."""
     device = next(classifier.parameters()).device
-    most = int(min(rows.answer_lengths.max(), MOST_GENERATED, rows.max_length - 1))
+    most = most_generated(rows) if most is None else most
     prompts = rows.prompts(chosen, rows.max_length - most, device)
-    with precision(device):
+    with precision(classifier):
         said: Tensor = classifier.model.generate(
             **prompts,
             max_new_tokens=most,
@@ -75,9 +92,9 @@ def generate(classifier: Classifier, rows: AnswerRows, chosen: NDArray[np.int64]
 
 
 def _score_options(
-    classifier: Classifier, rows: AnswerRows, options: Sequences, between_steps: BetweenSteps
+    classifier: Classifier, rows: AnswerRows, options: Sequences, between_steps: BetweenSteps, batch_size: int
 ) -> tuple[float, float, Numbers]:
-    surprise = negative_log_likelihoods(classifier, options, between_steps)
+    surprise = negative_log_likelihoods(classifier, options, between_steps, batch_size)
     firsts = np.concatenate([[0], np.cumsum(rows.option_counts)])
     likeliest = [surprise[first:end].argmin() for first, end in pairwise(firsts)]
     right = rows.labels.numpy()
@@ -87,12 +104,14 @@ def _score_options(
     return score(OPTION_ACCURACY, chosen, right), loss, chosen.astype(np.float64)
 
 
-def _matches(classifier: Classifier, rows: AnswerRows, between_steps: BetweenSteps) -> Numbers:
-    """1 where the generated text is the answer, white space around it aside."""
-    found = np.zeros(len(rows))
-    for chosen in scoring_batches(np.array(rows.starts), ANSWER_BATCH):
-        for row, text in zip(chosen, generate(classifier, rows, chosen), strict=True):
-            found[row] = float(text.strip() == rows.answers[row].strip())
+def _generate_all(
+    classifier: Classifier, rows: AnswerRows, metric: str, between_steps: BetweenSteps, batch_size: int
+) -> list[str]:
+    """What the model says to every row."""
+    found, most = [""] * len(rows), most_generated(rows, metric)
+    for chosen in scoring_batches(np.array(rows.starts), batch_size):
+        for row, text in zip(chosen, generate(classifier, rows, chosen, most), strict=True):
+            found[row] = text
         between_steps(0)
     return found
 

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from autopeft.errors import EvaluationError, LeaseLostError, NotFoundError, SchemaError, StoreError
 from autopeft.store.blame import Failure
-from autopeft.study import Measurement, Order, TrialState
+from autopeft.study import Checkpoint, Measurement, Order, TrialState
 from workers.failures import TrialFailure, Unusable, failure_of
 from workers.heartbeat import BeatStore, Heartbeat
 from workers.stopping import Preempted, Stop
@@ -49,6 +49,18 @@ class WorkerStore(BeatStore, Protocol):
     ) -> None:
         """Records the measurement; ``LeaseLostError`` if the attempt no longer holds the trial."""
 
+    def report_and_lease(
+        self,
+        trial_id: int,
+        attempt: int,
+        measurement: Measurement,
+        environment: Mapping[str, str] | None,
+        worker: str,
+        study: str | None,
+        lease_seconds: float = ...,
+    ) -> Order | None:
+        """Records the measurement and gives the next order; ``LeaseLostError`` as for ``report``."""
+
     def report_diverged(self, trial_id: int, attempt: int, reason: str) -> None:
         """Records that the trial diverged."""
 
@@ -60,8 +72,15 @@ class WorkerStore(BeatStore, Protocol):
     def report_lost(self, trial_id: int, attempt: int, reason: str, last_words: str = ...) -> TrialState:
         """Records that what trained the trial died."""
 
-    def hand_back(self, trial_id: int, attempt: int, reason: str | None = ..., failure: str = ...) -> None:
-        """Gives the trial back unblamed."""
+    def hand_back(
+        self,
+        trial_id: int,
+        attempt: int,
+        reason: str | None = ...,
+        failure: str = ...,
+        checkpoint: Checkpoint | None = ...,
+    ) -> None:
+        """Gives the trial back unblamed, to be gone on with from ``checkpoint``."""
 
     def reap(self, study: str | None = ...) -> int:
         """Frees trials whose lease ran out."""
@@ -96,6 +115,7 @@ class WorkerSettings:
         lease_seconds: How long a lease lasts without a beat.
         max_trials: Ends after so many trials; None for no limit.
         environment: Versions that its measurements rest on.
+        pack: Most trials that are trained together, by a worker that can.
     """
 
     worker: str
@@ -105,10 +125,15 @@ class WorkerSettings:
     lease_seconds: float = LEASE_SECONDS
     max_trials: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    pack: int = 1
 
 
 def run_worker(
-    open_store: Callable[[], WorkerStore], settings: WorkerSettings, evaluator: Evaluator, stop: Stop | None = None
+    open_store: Callable[[], WorkerStore],
+    settings: WorkerSettings,
+    evaluator: Evaluator,
+    stop: Stop | None = None,
+    kind: type[Worker] | None = None,
 ) -> int:
     """Works until asked to end; the number of orders taken comes back.
 
@@ -117,6 +142,7 @@ def run_worker(
         settings: How to work.
         evaluator: What trains the orders; closed at the end.
         stop: What ends the worker; None: only ``idle_seconds`` and ``max_trials`` do.
+        kind: Of worker; None: one that takes an order at a time.
 
     Raises:
         AutopeftError: If the database, the device, the model or the task cannot be used at all.
@@ -125,7 +151,7 @@ def run_worker(
     store = open_store()
     try:
         with Heartbeat(open_store, settings.worker, settings.lease_seconds) as heartbeat:
-            return Worker(store, settings, evaluator, stop, heartbeat).run()
+            return (kind or Worker)(store, settings, evaluator, stop, heartbeat).run()
     finally:
         evaluator.close()
         store.close()
@@ -151,28 +177,43 @@ class Worker:
         self._stop = stop
         self._heartbeat = heartbeat
         self._last_reap = 0.0
+        self._taken = 0
+        self._next: Order | None = None
 
     def run(self) -> int:
         """Works until asked to end; the number of orders taken comes back."""
-        settings, taken = self._settings, 0
+        settings = self._settings
         environment = {**settings.environment, **self._evaluator.start()}
         host, pid = socket.gethostname(), os.getpid()
         self._patiently(
             lambda: self._store.register_worker(settings.worker, host, settings.device, pid, environment),
             while_=self._wanted,
         )
-        while taken != settings.max_trials and (order := self._next_order()) is not None:
-            taken += 1
-            self._heartbeat.hold(order)
-            try:
-                self._work(order)
-            finally:
-                self._heartbeat.release()
-        return taken
+        while self._may_take_more and (order := self._next_order()) is not None:
+            self._take_on(order)
+        return self._taken
+
+    def _take_on(self, order: Order) -> None:
+        """Works on an order, its lease kept meanwhile."""
+        self._taken += 1
+        self._heartbeat.hold(order)
+        try:
+            self._work(order)
+        finally:
+            self._heartbeat.release()
+
+    @property
+    def _may_take_more(self) -> bool:
+        return self._taken != self._settings.max_trials
 
     def _next_order(self) -> Order | None:
         """The next order as soon as there is one; None if the worker is to end."""
         settings = self._settings
+        if (ahead := self._next) is not None:
+            self._next = None
+            if not self._stop.requested:
+                return ahead
+            self._hand_back(ahead, Failure.PREEMPTED, "the worker was asked to leave")
         idle_since, (wait, longest_wait) = time.monotonic(), IDLE_POLL_SECONDS
         while not self._stop.requested:
             order = self._patiently(
@@ -191,8 +232,9 @@ class Worker:
         """Has one order evaluated and reports what came of it."""
         try:
             measurement, environment = self._evaluator.evaluate(order, self._check)
-        except Preempted:
-            self._tell(order, lambda: self._store.hand_back(order.trial_id, order.attempt))
+        except Preempted as stopped:
+            kept = stopped.checkpoint
+            self._tell(order, lambda: self._store.hand_back(order.trial_id, order.attempt, checkpoint=kept))
         except LeaseLostError:
             _log.warning("trial %s: the lease was lost; going on with the next", order.number)
         except Unusable as error:
@@ -203,9 +245,16 @@ class Worker:
         except Exception as error:
             self._tell_failure(order, failure_of(error))
         else:
-            self._tell(
-                order, lambda: self._store.report(order.trial_id, order.attempt, measurement, environment or None)
-            )
+            self._tell(order, lambda: self._report(order, measurement, environment or None))
+
+    def _report(self, order: Order, measurement: Measurement, environment: Mapping[str, str] | None) -> None:
+        """Reports, and takes the next order with it unless the worker is about to end."""
+        told = order.trial_id, order.attempt, measurement, environment
+        if self._may_take_more and not self._stop.requested:
+            settings = self._settings
+            self._next = self._store.report_and_lease(*told, settings.worker, settings.study, settings.lease_seconds)
+        else:
+            self._store.report(*told)
 
     def _check(self) -> None:
         self._stop.check()
@@ -231,11 +280,15 @@ class Worker:
     def _tell(self, order: Order, call: Callable[[], object]) -> None:
         """Makes a report, again and again while the lease lives and the database is away."""
         try:
-            self._patiently(call, while_=lambda: self._heartbeat.alive)
+            self._patiently(call, while_=lambda: self._keeps(order))
         except LeaseLostError:
             _log.warning("trial %s: the lease was lost before its report", order.number)
         except StoreError as error:
             _log.warning("trial %s: its report could not be recorded: %s", order.number, error)
+
+    def _keeps(self, _order: Order) -> bool:
+        """Whether a report of the order may still count."""
+        return self._heartbeat.alive
 
     def _wanted(self) -> bool:
         return not self._stop.requested

@@ -2,12 +2,14 @@
 
 ::
 
-    supervisor → child    {"order": …} · {"give_up": [trial id, attempt]}
+    supervisor → child    {"order": …} · {"give_up": [trial id, attempt], "keep": whether somebody will go on}
+                          {"pack": orders}
     child → supervisor    {"ready": environment} · {"step": n} · {"measurement": …, "environment": …}
-                          {"failure": kind, "reason": …, "trace": …} · {"given_up": true}
-                          {"unusable": class of the error, "reason": …}
+                          {"failure": kind, "reason": …, "trace": …} · {"given_up": true, "checkpoint": … or null}
+                          {"unusable": class of the error, "reason": …} · {"pack": "done"}
 
-An answer ends an order; steps are told at most a few times a second.
+An answer ends an order; of a pack each says whose it is (``"of": [trial id, attempt]``), and all come before its end.
+Steps are told at most a few times a second.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import os
 import select
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from autopeft.study import Measurement, Order, Study
+from autopeft.study import Checkpoint, Measurement, Order, Study
 from search_spaces.configuration import Configuration
 
 _CHUNK = 1 << 16
@@ -77,13 +80,28 @@ def order_to_json(order: Order) -> dict[str, Any]:
         "configuration": order.configuration.to_json(),
         "replicate": order.replicate,
         "rung": order.rung,
+        "checkpoints": [asdict(checkpoint) for checkpoint in order.checkpoints],
+        "memory_failures": order.memory_failures,
+        "costs": None if order.costs is None else dict(order.costs),
     }
 
 
 def order_from_json(data: Mapping[str, Any]) -> Order:
     """The order that ``order_to_json`` wrote."""
     study, configuration = Study.from_json(data["study"]), Configuration.from_json(data["configuration"])
-    return Order(**{**data, "study": study, "configuration": configuration})
+    checkpoints = tuple(Checkpoint(**checkpoint) for checkpoint in data["checkpoints"])
+    return Order(**{**data, "study": study, "configuration": configuration, "checkpoints": checkpoints})
+
+
+def given_up(checkpoint: Checkpoint | None) -> Message:
+    """The answer to an order that was given up, perhaps with where it stands."""
+    return {"given_up": True, "checkpoint": None if checkpoint is None else asdict(checkpoint)}
+
+
+def checkpoint_of(answer: Message) -> Checkpoint | None:
+    """Where the trial stands that ``answer`` gave up, if that was written."""
+    found = answer.get("checkpoint")
+    return None if found is None else Checkpoint(**found)
 
 
 def measurement_to_json(measurement: Measurement) -> dict[str, Any]:
@@ -95,6 +113,7 @@ def measurement_to_json(measurement: Measurement) -> dict[str, Any]:
         "correct": list(measurement.correct),
         "artifact": measurement.artifact,
         "sha256": measurement.sha256,
+        "details": dict(measurement.details),
     }
 
 

@@ -14,12 +14,25 @@ import sys
 import time
 from dataclasses import dataclass
 
+from autopeft.study import Checkpoint
+
 _PR_SET_PDEATHSIG = 1
 _SLICE_SECONDS = 0.1
 
 
 class Preempted(Exception):  # noqa: N818 - an order to end, not an error
-    """The worker must end, or the trial was cancelled: hand it back unblamed."""
+    """The worker must end, or the trial was cancelled: hand it back unblamed.
+
+    Args:
+        reason: In one line.
+        keep: Whether somebody will go on with the trial, so that a checkpoint is worth its file.
+    """
+
+    def __init__(self, reason: str, *, keep: bool = False) -> None:
+        super().__init__(reason)
+        self.keep = keep
+        self.checkpoint: Checkpoint | None = None
+        """Where the trial stands, if that was written."""
 
 
 @dataclass(slots=True)
@@ -58,7 +71,7 @@ class Stop:
             Preempted: If it must.
         """
         if self.now:
-            raise Preempted("the worker was asked to stop")
+            raise Preempted("the worker was asked to stop", keep=True)
 
     def wait(self, seconds: float) -> None:
         """Sleeps, at most until the worker is asked to end."""

@@ -20,9 +20,9 @@ from typing import IO
 
 from autopeft.errors import EvaluationError, LeaseLostError
 from autopeft.store.blame import Failure
-from autopeft.study import Measurement, Order
+from autopeft.study import Checkpoint, Measurement, Order
 from workers.failures import TrialFailure, Unusable, named_error
-from workers.pipe import Lines, Message, measurement_from_json, order_to_json, send
+from workers.pipe import Lines, Message, checkpoint_of, measurement_from_json, order_to_json, send
 from workers.stopping import Preempted
 
 HANG_SECONDS = 600.0
@@ -40,9 +40,10 @@ _LAST_LINES = 40
 _OOM_COUNTER = Path("/proc/vmstat")
 
 
-def child_command(device: str, threads: int, artifacts: Path) -> list[str]:
+def child_command(device: str, threads: int, artifacts: Path, cache: str | None = None) -> list[str]:
     """The command of a real child; the supervisor's process id comes behind it."""
     command = [sys.executable, "-P", "-m", "workers", "child", "--device", device, "--threads", str(threads)]
+    command += ["--cache", cache] if cache is not None else []
     return [*command, "--artifacts", str(artifacts), "--parent"]
 
 
@@ -61,7 +62,7 @@ class Supervised:
         self._command = command
         self._hang_seconds = hang_seconds
         self._load_seconds = max(load_seconds, hang_seconds)
-        self._child: _Process | None = None
+        self._child: ChildProcess | None = None
 
     def start(self) -> Mapping[str, str]:
         """What the child's measurements rest on, once it is ready for orders.
@@ -69,7 +70,7 @@ class Supervised:
         Raises:
             EvaluationError: If it cannot be started, with its last words.
         """
-        self._child = _Process(self._command)
+        self._child = ChildProcess(self._command)
         first = self._child.lines.read(self._load_seconds)
         if first is not None and "ready" in first:
             return dict(first["ready"])
@@ -93,21 +94,15 @@ class Supervised:
             Preempted: If ``check`` said so.
             LeaseLostError: If ``check`` said so.
         """
-        if self._child is None or not self._child.alive:
-            try:
-                self.start()
-            except EvaluationError as error:
-                raise Unusable(error) from error
-        child = self._child
-        assert child is not None
-        killed_before = _out_of_memory_kills()
+        child = self._living()
+        killed_before = out_of_memory_kills()
         try:
             child.say({"order": order_to_json(order)})
             answer = self._await(child, order, check)
-        except _Died:
+        except Died:
             self._child = None
-            raise _death(child, killed_before) from None
-        return _read(answer)
+            raise death(child, killed_before) from None
+        return read_answer(answer)
 
     def close(self) -> None:
         """Ends the child; nothing of it stays behind."""
@@ -115,12 +110,22 @@ class Supervised:
             self._child.kill()
             self._child = None
 
-    def _await(self, child: _Process, order: Order, check: Callable[[], None]) -> Message:
-        progress = _Progress(self._hang_seconds, self._load_seconds)
+    def _living(self) -> ChildProcess:
+        """The child, started if it is not there."""
+        if self._child is None or not self._child.alive:
+            try:
+                self.start()
+            except EvaluationError as error:
+                raise Unusable(error) from error
+        assert self._child is not None
+        return self._child
+
+    def _await(self, child: ChildProcess, order: Order, check: Callable[[], None]) -> Message:
+        progress = Progress(self._hang_seconds, self._load_seconds)
         while True:
             message = child.lines.read(LOOK_SECONDS)
             if message is None and child.lines.closed:
-                raise _Died
+                raise Died
             if message is not None:
                 if "step" not in message:
                     return message
@@ -129,11 +134,14 @@ class Supervised:
                 raise self._hang(child, progress)
             try:
                 check()
-            except (Preempted, LeaseLostError):
-                self._give_up(child, order)
+            except Preempted as stopped:
+                stopped.checkpoint = self._give_up(child, order, keep=stopped.keep)
+                raise
+            except LeaseLostError:
+                self._give_up(child, order, keep=False)
                 raise
 
-    def _hang(self, child: _Process, progress: _Progress) -> TrialFailure:
+    def _hang(self, child: ChildProcess, progress: Progress) -> TrialFailure:
         child.signal(signal.SIGUSR2)
         time.sleep(0.5)
         child.kill()
@@ -141,28 +149,29 @@ class Supervised:
         reason = f"no progress for {progress.silence:.0f} s after step {progress.steps}: killed"
         return TrialFailure(Failure.HANG, reason, child.last_words)
 
-    def _give_up(self, child: _Process, order: Order) -> None:
-        """Ends the trial and keeps the child, if it listens."""
+    def _give_up(self, child: ChildProcess, order: Order, *, keep: bool) -> Checkpoint | None:
+        """Ends the trial and keeps the child, if it listens; where the trial stands comes back, if that was written."""
         deadline = time.monotonic() + GIVE_UP_SECONDS
         try:
-            child.say({"give_up": [order.trial_id, order.attempt]})
+            child.say({"give_up": [order.trial_id, order.attempt], "keep": keep})
             while (left := deadline - time.monotonic()) > 0:
                 message = child.lines.read(left)
                 if message is not None and "step" not in message:
-                    return
+                    return checkpoint_of(message)
                 if child.lines.closed:
                     break
-        except _Died:
+        except Died:
             pass
         child.kill()
         self._child = None
+        return None
 
 
-class _Died(Exception):  # noqa: N818 - never leaves this module
+class Died(Exception):  # noqa: N818 - never leaves the supervisors
     """The child is gone."""
 
 
-class _Process:
+class ChildProcess:
     """One child process with its pipes and the last lines that it wrote to standard error."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -178,19 +187,23 @@ class _Process:
 
     @property
     def alive(self) -> bool:
+        """Whether it runs and can be heard."""
         return self._process.poll() is None and not self.lines.closed
 
     @property
     def last_words(self) -> str:
+        """The last lines that it wrote to standard error."""
         return "".join(self._last)
 
     def say(self, message: Message) -> None:
+        """Sends a message; ``Died`` if nobody reads it."""
         try:
             send(self._incoming.fileno(), message)
         except OSError:
-            raise _Died from None
+            raise Died from None
 
     def signal(self, number: signal.Signals) -> None:
+        """Sends a signal; nothing if the process is gone."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
@@ -214,7 +227,7 @@ class _Process:
                 sys.stderr.write(text)
 
 
-class _Progress:
+class Progress:
     """How long a trial has been silent, against how long its steps take."""
 
     def __init__(self, hang_seconds: float, load_seconds: float) -> None:
@@ -225,6 +238,7 @@ class _Progress:
         self.steps = 0
 
     def made(self, steps: int) -> None:
+        """Notes that so many steps are done."""
         now = time.monotonic()
         if steps > self.steps > 0:
             self._each.append((now - self._last) / (steps - self.steps))
@@ -232,34 +246,40 @@ class _Progress:
 
     @property
     def silence(self) -> float:
+        """Seconds since the last sign of life."""
         return time.monotonic() - self._last
 
     @property
     def hangs(self) -> bool:
+        """Whether that is longer than steps take."""
         step = statistics.median(self._each) if self._each else 0.0
         patience = self._hang_seconds if self.steps else self._load_seconds
         return self.silence > max(patience, HANG_STEPS * step)
 
 
-def _read(answer: Message) -> tuple[Measurement, Mapping[str, str]]:
+def read_answer(answer: Message) -> tuple[Measurement, Mapping[str, str]]:
+    """What a child's answer to an order says, returned or raised: as ``Supervised.evaluate``."""
     if "measurement" in answer:
         return measurement_from_json(answer["measurement"]), dict(answer["environment"])
     if "unusable" in answer:
         raise Unusable(named_error(answer["unusable"], answer["reason"]))
     if "failure" in answer:
         raise TrialFailure(Failure(answer["failure"]), answer["reason"], answer["trace"])
-    raise Preempted("the trial was given up")
+    stopped = Preempted("the trial was given up")
+    stopped.checkpoint = checkpoint_of(answer)
+    raise stopped
 
 
-def _death(child: _Process, killed_before: int) -> TrialFailure:
+def death(child: ChildProcess, killed_before: int) -> TrialFailure:
+    """What the end of a child is to what it trained; the system's kills for want of memory before are known."""
     ended = child.kill()
-    if _out_of_memory_kills() > killed_before and "SIGKILL" in ended:
+    if out_of_memory_kills() > killed_before and "SIGKILL" in ended:
         reason = "out of memory: the system killed the training process; lower --batch-size or use fewer workers"
         return TrialFailure(Failure.HOST_MEMORY, reason, child.last_words)
     return TrialFailure(Failure.LOST, f"the training process died ({ended})", child.last_words)
 
 
-def _out_of_memory_kills() -> int:
+def out_of_memory_kills() -> int:
     """Processes that the system killed for want of memory since it started."""
     try:
         lines = _OOM_COUNTER.read_text(encoding="ascii").splitlines()

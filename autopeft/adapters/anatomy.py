@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from autopeft.adapters.families import Stack, family_of
 from autopeft.adapters.methods.prefix import NO_INTERFACE, has_interface
 from autopeft.adapters.parts import parts_of
+from autopeft.adapters.quantisation import unpacked_count
 from autopeft.errors import BackboneError, ConfigurationError
 from search_spaces.backbone import Backbone, ModuleShape, NormShape
 
@@ -41,15 +42,24 @@ def describe(model: PreTrainedModel, name: str) -> Backbone:
         name=name,
         family=config.model_type,
         hidden_size=config.hidden_size,
-        parameter_count=sum(parameter.numel() for parameter in backbone_parameters(model).values()),
+        parameter_count=sum(map(unpacked_count, backbone_parameters(model).values())),
         layers=shapes,
         norms=tuple(_norm_shapes(layer, path) for path, layer, _ in layers),
         head_count=head_count,
         key_value_head_count=getattr(config, "num_key_value_heads", None) or head_count,
         head_size=_head_size(shapes[0], head_count) if shapes else 0,
         intermediate_size=next((m.in_features for m in shapes[0] if m.role == "down"), 0) if shapes else 0,
+        relative_positions=_relative_positions(config),
+        projects_positions=bool(getattr(config, "share_att_key", False)),
         refusals=() if has_interface(headless) else (("prefix", NO_INTERFACE),),
     )
+
+
+def layer_paths(model: PreTrainedModel) -> tuple[str, ...]:
+    """Dotted name of each transformer layer in the headless backbone, in the order of ``describe``."""
+    name = type(model).__name__
+    stacks = family_of(getattr(model.config, "model_type", None), name).stacks
+    return tuple(f"{stack.layers}.{i}" for stack in stacks for i, _ in _layers(model.base_model, stack, name))
 
 
 def backbone_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
@@ -142,6 +152,14 @@ def _norm_shapes(layer: nn.Module, path: str) -> tuple[NormShape, ...]:
             bias = getattr(norm, "bias", None) is not None
             shapes.append(NormShape(f"{path}.{inner}", norm.weight.numel(), bias))
     return tuple(shapes)
+
+
+def _relative_positions(config: Any) -> int:
+    """Embeddings of relative positions, to the left and to the right, that DeBERTa's attention compares with."""
+    if not getattr(config, "relative_attention", False):
+        return 0
+    buckets, most = getattr(config, "position_buckets", -1), getattr(config, "max_relative_positions", -1)
+    return 2 * (buckets if buckets > 0 else most if most > 0 else int(config.max_position_embeddings))
 
 
 def _head_size(modules: tuple[ModuleShape, ...], head_count: int) -> int:

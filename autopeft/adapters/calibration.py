@@ -20,7 +20,7 @@ from peft.tuners.lora.loraga import preprocess_loraga
 from torch import Tensor, nn
 
 from autopeft.errors import ConfigurationError
-from search_spaces.methods.lora import DATA_DRIVEN
+from search_spaces.methods.lora import CORDA, DATA_DRIVEN
 
 Batch = Mapping[str, Tensor]
 
@@ -61,7 +61,7 @@ def prepare(headless: nn.Module, config: peft.LoraConfig, init: str, rows: Train
     if init not in DATA_DRIVEN:
         return
     given = require_rows(init, rows)
-    if init == "corda":
+    if init in CORDA:
         preprocess_corda(headless, config, run_model=lambda: _run_singly(given))
     elif init == "lora_ga":
         modes = {module: module.training for module in headless.modules()}

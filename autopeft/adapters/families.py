@@ -66,15 +66,29 @@ class Family:
         stacks: Its lists of layers; of an encoder, then of its decoder.
         output_layer: Dotted name of the last linear module in the stock model for classification.
         reserved_positions: Position embeddings that no token can use.
+        entry: Dotted names of what leads to the first layer and need not run where a run begins at a later one.
+        tuple_layers: Whether a layer answers with a pair, hidden states first.
     """
 
     stacks: tuple[Stack, ...]
     output_layer: str
     reserved_positions: int = 0
+    entry: tuple[str, ...] = ()
+    tuple_layers: bool = False
 
 
-def _one(layers: str, sites: Mapping[str, str], output_layer: str, reserved_positions: int = 0) -> Family:
-    return Family((Stack(layers, sites),), output_layer, reserved_positions)
+def _one(
+    layers: str,
+    sites: Mapping[str, str],
+    output_layer: str,
+    reserved_positions: int = 0,
+    entry: tuple[str, ...] = ("embeddings",),
+    tuple_layers: bool = False,
+) -> Family:
+    return Family((Stack(layers, sites),), output_layer, reserved_positions, entry, tuple_layers)
+
+
+_TOKENS = ("embed_tokens",)
 
 
 FAMILIES: dict[str, Family] = {
@@ -96,16 +110,18 @@ FAMILIES: dict[str, Family] = {
         "encoder.layer",
         _BERT_SITES | {role: f"attention.self.{role}_proj" for role in ("query", "key", "value")},
         "classifier",
+        entry=("embeddings", "encoder.conv"),
+        tuple_layers=True,
     ),
-    "electra": _one("encoder.layer", _BERT_SITES, "classifier.out_proj"),
+    "electra": _one("encoder.layer", _BERT_SITES, "classifier.out_proj", entry=("embeddings", "embeddings_project")),
     "modernbert": _one(
         "layers", {"qkv": "attn.Wqkv", "output": "attn.Wo", "gate_up": "mlp.Wi", "down": "mlp.Wo"}, "classifier"
     ),
-    "llama": _one("layers", _LLAMA_SITES, "score"),
-    "mistral": _one("layers", _LLAMA_SITES, "score"),
-    "qwen2": _one("layers", _LLAMA_SITES, "score"),
-    "qwen3": _one("layers", _LLAMA_SITES, "score"),
-    "gemma": _one("layers", _LLAMA_SITES, "score"),
+    "llama": _one("layers", _LLAMA_SITES, "score", entry=_TOKENS),
+    "mistral": _one("layers", _LLAMA_SITES, "score", entry=_TOKENS),
+    "qwen2": _one("layers", _LLAMA_SITES, "score", entry=_TOKENS),
+    "qwen3": _one("layers", _LLAMA_SITES, "score", entry=_TOKENS),
+    "gemma": _one("layers", _LLAMA_SITES, "score", entry=_TOKENS),
     "phi3": _one(
         "layers",
         {
@@ -115,8 +131,14 @@ FAMILIES: dict[str, Family] = {
             "down": "mlp.down_proj",
         },
         "score",
+        entry=_TOKENS,
     ),
-    "gpt2": _one("h", {"qkv": "attn.c_attn", "output": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}, "score"),
+    "gpt2": _one(
+        "h",
+        {"qkv": "attn.c_attn", "output": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"},
+        "score",
+        entry=("wte",),
+    ),
     "opt": _one(
         "decoder.layers",
         {
@@ -128,6 +150,7 @@ FAMILIES: dict[str, Family] = {
             "down": "fc2",
         },
         "score",
+        entry=(),
     ),
     "t5": Family(
         (

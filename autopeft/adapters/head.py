@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from autopeft.adapters.calibration import TrainingRows
+from autopeft.adapters.parts import inserted_in
 from autopeft.adapters.plan import adapter_parameters, apply, remove
-from autopeft.adapters.saving import HEAD_FILE, assign, read_tensors, write_tensors
+from autopeft.adapters.products import quicken
+from autopeft.adapters.replay import ENTERING, replaying
+from autopeft.adapters.saving import HEAD_FILE, assign, load_adapter, read_tensors, write_tensors
+from autopeft.adapters.unfreezing import Unfrozen
 from search_spaces.configuration import Configuration
 
 __all__ = ["HEAD_FILE", "Classifier", "mean_over_tokens"]
@@ -40,7 +45,12 @@ class Classifier(nn.Module):
         model: Headless for mean pooling; the stock model for the kind of task otherwise.
         output_count: Width of a mean-pooling head: number of classes, or 1 for regression.
         new: For a stock head, the names of its newly initialised parameters; None for mean pooling.
+
+    Attributes:
+        precision: Of the arithmetic, as ``autopeft.regime.Regime`` names it.
     """
+
+    precision: str | None = None
 
     def __init__(self, model: PreTrainedModel, output_count: int, new: Collection[str] | None) -> None:
         super().__init__()
@@ -51,6 +61,8 @@ class Classifier(nn.Module):
             self._head = {f"classifier.{name}": p for name, p in self.classifier.named_parameters()}
         else:
             self._head = {name: p for name, p in model.named_parameters() if name in set(new or ())}
+        self.first_layer = 0
+        self._unfrozen: Unfrozen | None = None
         self.eval()
 
     @property
@@ -63,10 +75,18 @@ class Classifier(nn.Module):
 
         Args:
             batch: ``input_ids``, ``attention_mask`` and, where the family has them, ``token_type_ids``; or
-                ``pixel_values``.
+                ``pixel_values``. With the states that enter the layer ``first_layer`` (``ENTERING``), what lies below
+                it is not computed.
             last: Of a language model, how many tokens at the end get logits; 0 for all.
         """
-        answer = self.model(**batch, logits_to_keep=last) if last else self.model(**batch)
+        inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != ENTERING}
+        if last:
+            inputs["logits_to_keep"] = last
+        if (states := batch.get(ENTERING)) is None:
+            answer = self.model(**inputs)
+        else:
+            with replaying(self.model, self.first_layer, states):
+                answer = self.model(**inputs)
         if self.classifier is None:
             logits: Tensor = answer.logits
         else:
@@ -78,11 +98,16 @@ class Classifier(nn.Module):
         return dict(self._head)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """All that a trial trains: adapters and head."""
+        """All that a trial trains: adapters and head; every weight in full fine-tuning."""
+        whole = {} if self._unfrozen is None else self._unfrozen.trained
+        return {**adapter_parameters(self.model), **whole, **self._head}
+
+    def reached_parameters(self) -> dict[str, nn.Parameter]:
+        """Those of them that every loss is to reach: a backbone may hold weights that no output needs (a pooler)."""
         return {**adapter_parameters(self.model), **self._head}
 
     def adapt(self, configuration: Configuration, seed: int, rows: TrainingRows | None = None) -> None:
-        """Inserts the adapters of ``configuration`` and draws them and the head anew from ``seed``.
+        """Inserts the adapters of ``configuration``, or unfreezes all; what is new and the head is drawn from ``seed``.
 
         Args:
             configuration: What is inserted.
@@ -93,12 +118,40 @@ class Classifier(nn.Module):
             ConfigurationError: If the configuration does not fit, or adapters are in the model already.
         """
         self.reset_head(seed)
-        apply(self.model, configuration, seed=seed, rows=rows)
+        if configuration.training.backbone:
+            self._unfrozen = Unfrozen.of(self.model)
+        else:
+            apply(self.model, configuration, seed=seed, rows=rows)
+            quicken(self.model)
         self.reset_head(seed)  # a new pooler is head, lies in the backbone, and was frozen with it
         self.eval()
 
+    def readapt(self, folder: Path) -> None:
+        """Inserts the adapters and the head in ``folder``, ready to be trained on.
+
+        Raises:
+            NotFoundError: If a file is missing.
+            ConfigurationError: If a file cannot be read or does not fit, or adapters are in the model already.
+        """
+        load_adapter(self.model, folder)
+        quicken(self.model)
+        self.load_head(folder)
+        for parameter in self._head.values():
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        self.eval()
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """What is inserted; None if nothing is."""
+        inserted = inserted_in(self.model)
+        return None if inserted is None else inserted.configuration
+
     def strip(self) -> None:
         """Takes all adapters out again; the backbone is bit-identical to what it was."""
+        if self._unfrozen is not None:
+            self._unfrozen.restore()
+            self._unfrozen = None
         remove(self.model)
 
     def reset_head(self, seed: int) -> None:

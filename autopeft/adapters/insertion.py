@@ -13,6 +13,7 @@ from autopeft.adapters.calibration import TrainingRows, prepare, principal_direc
 from autopeft.adapters.methods import stock
 from autopeft.adapters.methods.bias import BiasPart
 from autopeft.adapters.methods.bottleneck import BottleneckPart
+from autopeft.adapters.methods.mola import MolaPart
 from autopeft.adapters.methods.prefix import PrefixPart
 from autopeft.adapters.methods.stock import StockPart, Target
 from autopeft.adapters.parts import Part
@@ -21,6 +22,7 @@ from search_spaces.backbone import Backbone
 from search_spaces.configuration import Configuration
 from search_spaces.methods.bias import Bias
 from search_spaces.methods.lora import MOVE_THE_WEIGHT, Lora
+from search_spaces.methods.mola import Mola
 from search_spaces.methods.norm import Norm
 from search_spaces.methods.parallel import Parallel
 from search_spaces.methods.prefix import Prefix
@@ -58,6 +60,7 @@ def insert(
                 parts.append(BiasPart.insert(headless, backbone.module(layer, site).path))
             elif isinstance(method, Prefix):
                 parts.append(_insert_prefix(headless, backbone, layer, method))
+        parts += _insert_experts(headless, configuration, backbone)
         parts += _insert_bottlenecks(headless, configuration, backbone)
     except BaseException:
         for part in reversed(parts):
@@ -130,6 +133,8 @@ def _inject(
             _set_a(parts[path], directions[path])
         if target.moves:
             parts[path].note_start()
+            # peft's own way to the moved weight rounds otherwise than loading does: go on from what loading finds
+            parts[path].restore(parts[path].kept())
 
 
 def _set_a(part: StockPart, directions: Tensor) -> None:
@@ -143,6 +148,17 @@ def _insert_prefix(headless: PreTrainedModel, backbone: Backbone, layer: int, me
     attention = (roles.get("query") or roles["qkv"]).rpartition(".")[0]
     width = backbone.layer_shape(layer, "attention").key_value_width
     return PrefixPart.insert(headless, attention, method.length, width)
+
+
+def _insert_experts(headless: PreTrainedModel, configuration: Configuration, backbone: Backbone) -> list[MolaPart]:
+    """All experts of one layer are one part, since their routers share one loss."""
+    parts = []
+    for layer, row in enumerate(configuration.layers):
+        methods = {backbone.module(layer, p.site): p.method for p in row.placements if isinstance(p.method, Mola)}
+        if methods:
+            path = _layer_path(headless, next(iter(methods)).path)
+            parts.append(MolaPart.insert(headless, path, methods))
+    return parts
 
 
 def _insert_bottlenecks(

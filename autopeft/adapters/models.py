@@ -8,9 +8,7 @@ never run.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,11 +23,11 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
 )
-from transformers import logging as transformers_logging
 
-from autopeft.adapters.anatomy import describe, longest_input, path_prefix
+from autopeft.adapters.anatomy import describe, longest_input
 from autopeft.adapters.families import family_of
 from autopeft.adapters.head import Classifier
+from autopeft.adapters.quantisation import REFUSED
 from autopeft.adapters.sources import (
     VOCABULARIES,
     ResolvedModel,
@@ -38,31 +36,29 @@ from autopeft.adapters.sources import (
     model_spec,
     resolve,
 )
+from autopeft.adapters.turns import ChatTemplate
+from autopeft.adapters.weights import HERE, Stand, explained, load_weights, stood
 from autopeft.errors import BackboneError, ConfigurationError
+from autopeft.fitting import Head
 from autopeft.study import ModelSpec
 from search_spaces.backbone import Backbone
 
 __all__ = [
     "ResolvedModel",
     "backbone_shapes",
+    "head_figures",
     "load_classifier",
     "load_for_task",
     "load_image_classifier",
     "load_image_processor",
     "load_language_model",
+    "load_template",
     "load_tokenizer",
     "model_spec",
     "require_readable",
     "resolve",
 ]
 
-_LOADING: dict[str, Any] = {
-    "local_files_only": True,
-    "trust_remote_code": False,
-    "use_safetensors": True,
-    "output_loading_info": True,
-    "dtype": torch.float32,
-}
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "gpt2", "opt")
 """Families that generate text; they classify from the last token that is no padding."""
 
@@ -70,49 +66,56 @@ WITHOUT_MEAN = ("t5", "vit")
 """Families that take their stock head only."""
 
 IMAGE_FAMILIES = ("vit",)
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
 
 
-def backbone_shapes(source: str) -> Backbone:
+def backbone_shapes(source: str, load_in: str | None = None) -> Backbone:
     """The shapes of a checkpoint's headless model; loads no weights.
+
+    Args:
+        source: As for ``resolve``.
+        load_in: How it is to be quantised, which some methods cannot stand on; None: not.
 
     Raises:
         BackboneError: If it is not found, cannot be read, or is of an unknown family.
     """
     resolved = resolve(source)
-    with _explained(resolved), torch.device("meta"):
+    with explained(resolved), torch.device("meta"):
         config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
         model = AutoModel.from_config(config, trust_remote_code=False)
-    return describe(model, resolved.name)
+    shapes = describe(model, resolved.name)
+    return replace(shapes, refusals=(*shapes.refusals, *(() if load_in is None else REFUSED.get(load_in, ()))))
 
 
-def load_for_task(spec: ModelSpec, kind: str, label_count: int, seed: int) -> Classifier:
-    """The pretrained model with the head that a kind of task needs, frozen but for what is new, on the CPU in float32.
+def load_for_task(spec: ModelSpec, kind: str, label_count: int, seed: int, stand: Stand = HERE) -> Classifier:
+    """The pretrained model with the head that a kind of task needs, frozen but for what is new.
 
     Args:
         spec: Weights and head.
         kind: A ``TaskKind``.
         label_count: Number of classes, where there are some.
         seed: Of the head's initial values.
+        stand: Where it is to be, and how it computes.
 
     Raises:
         BackboneError: If the weights cannot be loaded, are others than ``spec`` names, or have no such head.
+        ConfigurationError: If a package that the stand needs is missing.
     """
     if kind == "causal-lm":
-        return load_language_model(spec)
+        return load_language_model(spec, stand)
     if kind == "image-classification":
-        return load_image_classifier(spec, label_count, seed)
-    return load_classifier(spec, label_count, kind == "regression", seed)
+        return load_image_classifier(spec, label_count, seed, stand)
+    return load_classifier(spec, label_count, kind == "regression", seed, stand)
 
 
-def load_classifier(spec: ModelSpec, label_count: int, regression: bool, seed: int) -> Classifier:
-    """The pretrained model with a new head, frozen but for the head, on the CPU in float32.
+def load_classifier(spec: ModelSpec, label_count: int, regression: bool, seed: int, stand: Stand = HERE) -> Classifier:
+    """The pretrained model with a new head, frozen but for the head.
 
     Args:
         spec: Weights and head.
         label_count: Number of classes; ignored for regression.
         regression: Whether the head has one output, trained on squared error.
         seed: Of the head's initial values.
+        stand: Where it is to be, and how it computes.
 
     Raises:
         BackboneError: If the weights cannot be loaded, or are others than ``spec`` names.
@@ -120,16 +123,15 @@ def load_classifier(spec: ModelSpec, label_count: int, regression: bool, seed: i
     resolved = _unchanged(spec)
     _require_head(resolved, spec.pooling, "regression" if regression else "classification")
     outputs = 1 if regression else label_count
-    with _explained(resolved):
-        if spec.pooling == "stock":
-            model, new = _load_stock(AutoModelForSequenceClassification, resolved, outputs)
-            _set_padding(model, resolved, spec)
-        else:
-            model, new = _load_headless(resolved), None
-    return _with_head(model, outputs, new, seed)
+    if spec.pooling != "stock":
+        return _with_head(load_weights(AutoModel, resolved, spec.load_in, stand)[0], outputs, None, seed, stand)
+    model, new = _load_stock(AutoModelForSequenceClassification, resolved, outputs, spec.load_in, stand)
+    with explained(resolved):
+        _set_padding(model, resolved, spec)
+    return _with_head(model, outputs, new, seed, stand)
 
 
-def load_image_classifier(spec: ModelSpec, label_count: int, seed: int) -> Classifier:
+def load_image_classifier(spec: ModelSpec, label_count: int, seed: int, stand: Stand = HERE) -> Classifier:
     """The stock model for image classification with a new output layer, frozen but for that.
 
     Raises:
@@ -137,12 +139,11 @@ def load_image_classifier(spec: ModelSpec, label_count: int, seed: int) -> Class
     """
     resolved = _unchanged(spec)
     _require_head(resolved, spec.pooling, "image-classification")
-    with _explained(resolved):
-        model, new = _load_stock(AutoModelForImageClassification, resolved, label_count)
-    return _with_head(model, label_count, new, seed)
+    model, new = _load_stock(AutoModelForImageClassification, resolved, label_count, spec.load_in, stand)
+    return _with_head(model, label_count, new, seed, stand)
 
 
-def load_language_model(spec: ModelSpec) -> Classifier:
+def load_language_model(spec: ModelSpec, stand: Stand = HERE) -> Classifier:
     """The checkpoint with its own language-model head, all of it frozen; nothing is new.
 
     Raises:
@@ -150,14 +151,13 @@ def load_language_model(spec: ModelSpec) -> Classifier:
     """
     resolved = _unchanged(spec)
     _require_head(resolved, "stock", "causal-lm")
-    with _explained(resolved):
-        model, loading = AutoModelForCausalLM.from_pretrained(resolved.path, **_LOADING)
-    if lacking := sorted(_require_complete(model, loading, resolved)):
+    model, lacking = load_weights(AutoModelForCausalLM, resolved, spec.load_in, stand)
+    if lacking:
         raise BackboneError(
-            f"model {resolved.name}: {resolved.path} has no language-model head ({lacking[0]} is missing); "
+            f"model {resolved.name}: {resolved.path} has no language-model head ({min(lacking)} is missing); "
             "give a checkpoint that was saved with it"
         )
-    return _with_head(model, 0, set(), seed=0)
+    return _with_head(model, 0, set(), 0, stand)
 
 
 def load_tokenizer(spec: ModelSpec) -> transformers.PreTrainedTokenizerBase:
@@ -172,11 +172,26 @@ def load_tokenizer(spec: ModelSpec) -> transformers.PreTrainedTokenizerBase:
             f"model {resolved.name}: no tokenizer in {resolved.path} (none of {', '.join(VOCABULARIES)}); "
             "save the tokenizer beside the model"
         )
-    with _explained(resolved):
+    with explained(resolved):
         tokenizer = AutoTokenizer.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
     if tokenizer.eos_token is not None and not _is_embedded(tokenizer.pad_token_id, resolved):
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def load_template(spec: ModelSpec, given: str | None) -> ChatTemplate:
+    """How the checkpoint's tokenizer writes conversations: by the template ``given`` as text, else by its own.
+
+    Raises:
+        BackboneError: If it has no tokenizer that can be read, or neither has a template.
+    """
+    tokenizer = load_tokenizer(spec)
+    if given is None and not tokenizer.chat_template:
+        raise BackboneError(
+            f"model {spec.source}: its tokenizer has no chat template, which the task's conversations need; give "
+            "--chat-template NAME or FILE: plain and headings suit any tokenizer, chatml one that has its tokens"
+        )
+    return ChatTemplate(tokenizer, given)
 
 
 def load_image_processor(spec: ModelSpec) -> Any:
@@ -191,8 +206,24 @@ def load_image_processor(spec: ModelSpec) -> Any:
             f"model {resolved.name}: no preprocessor_config.json in {resolved.path}; save the image processor beside "
             "the model"
         )
-    with _explained(resolved):
+    with explained(resolved):
         return AutoImageProcessor.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
+
+
+def head_figures(spec: ModelSpec, kind: str, label_count: int) -> Head:
+    """What will stand on the backbone for a kind of task, as the arithmetic of memory needs it; loads no weights.
+
+    Raises:
+        BackboneError: If the checkpoint's configuration cannot be read.
+    """
+    if kind != "causal-lm":
+        return Head(spec.pooling if kind != "image-classification" else "stock", max(1, label_count))
+    resolved = resolve(spec.source)
+    with explained(resolved):
+        config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
+    vocabulary = int(config.vocab_size)
+    tied = bool(getattr(config, "tie_word_embeddings", True))
+    return Head("language", vocabulary, 0 if tied else vocabulary * int(config.hidden_size))
 
 
 def require_readable(spec: ModelSpec, max_length: int, kind: str | None = None) -> None:
@@ -214,7 +245,7 @@ def require_readable(spec: ModelSpec, max_length: int, kind: str | None = None) 
     if kind == "image-classification":
         load_image_processor(spec)
         return
-    with _explained(resolved):
+    with explained(resolved):
         config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
     require_length(config, resolved.name, max_length)
     load_tokenizer(spec)
@@ -258,10 +289,10 @@ def _require_head(resolved: ResolvedModel, pooling: str, kind: str) -> None:
         raise BackboneError(f"model {resolved.name}: {family} takes its stock head only; give --pooling stock")
 
 
-def _with_head(model: PreTrainedModel, outputs: int, new: set[str] | None, seed: int) -> Classifier:
+def _with_head(model: PreTrainedModel, outputs: int, new: set[str] | None, seed: int, stand: Stand) -> Classifier:
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False  # keys and values of a training pass would be kept for nobody
-    classifier = Classifier(model, outputs, new)
+    classifier = stood(Classifier(model, outputs, new), stand)
     classifier.reset_head(seed)
     return classifier
 
@@ -286,50 +317,13 @@ def _set_padding(model: PreTrainedModel, resolved: ResolvedModel, spec: ModelSpe
         )
 
 
-def _load_headless(resolved: ResolvedModel) -> PreTrainedModel:
-    model, loading = AutoModel.from_pretrained(resolved.path, **_LOADING)
-    _require_complete(model, loading, resolved)
-    return model
-
-
-def _load_stock(auto: Any, resolved: ResolvedModel, outputs: int) -> tuple[PreTrainedModel, set[str]]:
+def _load_stock(
+    auto: Any, resolved: ResolvedModel, outputs: int, load_in: str | None, stand: Stand
+) -> tuple[PreTrainedModel, set[str]]:
     """The stock model of the class that ``auto`` picks, and the names of what is new in it.
 
     The output layer is always new: one that the checkpoint brings was trained for other labels.
     """
-    model, loading = auto.from_pretrained(resolved.path, num_labels=outputs, ignore_mismatched_sizes=True, **_LOADING)
-    new = _require_complete(model, loading, resolved)
+    model, new = load_weights(auto, resolved, load_in, stand, num_labels=outputs, ignore_mismatched_sizes=True)
     output_layer = family_of(model.config.model_type, resolved.name).output_layer
     return model, new | {f"{output_layer}.{name}" for name, _ in model.get_submodule(output_layer).named_parameters()}
-
-
-def _require_complete(model: PreTrainedModel, loading: Mapping[str, Any], resolved: ResolvedModel) -> set[str]:
-    """Names of the parameters that the checkpoint does not hold; only a head or a pooler may be among them."""
-    absent = {
-        key if isinstance(key, str) else key[0] for key in {*loading["missing_keys"], *loading["mismatched_keys"]}
-    }
-    absent &= {name for name, _ in model.named_parameters()}
-    prefix = path_prefix(model)
-    lacking = sorted(name for name in absent if name.startswith(prefix) and "pooler." not in name)
-    if lacking:
-        raise BackboneError(
-            f"model {resolved.name}: {len(lacking)} weights are missing from {resolved.path} or have another shape, "
-            f"the first is {lacking[0]}; the checkpoint is not complete"
-        )
-    return absent
-
-
-@contextmanager
-def _explained(resolved: ResolvedModel) -> Iterator[None]:
-    """Keeps transformers quiet and turns what it raises into one clear line."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    except _LOADING_ERRORS as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BackboneError(f"model {resolved.name}: {resolved.path} cannot be loaded: {reason}") from error
-    finally:
-        transformers_logging.set_verbosity(level)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -40,8 +42,16 @@ class Part(Protocol):
         """What has to be saved beside."""
         ...
 
+    def beside(self) -> list[Tensor]:
+        """What is held in memory beside the model: pretrained values that come back, starts that are saved."""
+        ...
+
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Takes in what was saved beside."""
+        ...
+
+    def suppressed(self, factor: float) -> AbstractContextManager[None]:
+        """Scales what the part answers by ``factor`` in [0, 1] inside; bit for bit as before after it."""
         ...
 
     def merge(self) -> None:
@@ -50,6 +60,15 @@ class Part(Protocol):
 
     def take_out(self) -> None:
         """Leaves the place bit for bit as it was before."""
+        ...
+
+
+@runtime_checkable
+class Regularised(Protocol):
+    """A part that has a say in the training loss."""
+
+    def auxiliary_loss(self) -> Tensor:
+        """What is added to the loss of the batch that the model has just seen, weighted; a scalar."""
         ...
 
 
@@ -84,3 +103,9 @@ def remember(model: PreTrainedModel, inserted: Inserted | None) -> None:
 def adapter_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """Every adapter parameter by its name in the headless backbone, like ``encoder.layer.0….query.lora_A.weight``."""
     return {name: parameter for part in parts_of(model) for name, parameter in part.parameters().items()}
+
+
+def auxiliary_loss(model: PreTrainedModel) -> Tensor | None:
+    """What the adapters in ``model`` add to the loss of the batch that it has just seen, a scalar; None for nothing."""
+    losses = [part.auxiliary_loss() for part in parts_of(model) if isinstance(part, Regularised)]
+    return torch.stack([loss.to(losses[0].device) for loss in losses]).sum() if losses else None

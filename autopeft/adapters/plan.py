@@ -16,6 +16,8 @@ from autopeft.adapters.anatomy import describe
 from autopeft.adapters.calibration import TrainingRows
 from autopeft.adapters.insertion import insert
 from autopeft.adapters.parts import Inserted, adapter_parameters, inserted_in, parts_of, remember
+from autopeft.adapters.quantisation import dequantise as unpack
+from autopeft.adapters.quantisation import quantisation_of, require_trainable
 from autopeft.errors import ConfigurationError, EvaluationError
 from search_spaces.backbone import Backbone
 from search_spaces.configuration import Configuration
@@ -50,13 +52,17 @@ def apply(
     """
     if inserted_in(model):
         raise ConfigurationError("the model has adapters already: call autopeft.remove(model) first")
+    if configuration.training.backbone:
+        raise ConfigurationError("full fine-tuning inserts nothing: model.requires_grad_(True) is all it takes")
     backbone = describe(model, type(model).__name__)
     configuration.validate(backbone)
+    require_trainable(model, configuration, backbone)
     model.base_model.requires_grad_(False)
     with _seeded(seed):
         parts = insert(model.base_model, configuration, backbone, rows, loading=loading)
     remember(model, Inserted(configuration, parts))
     for parameter in adapter_parameters(model).values():
+        parameter.data = parameter.data.float()  # whatever the frozen weights are kept in
         parameter.requires_grad_(True)
     _require_exact_count(model, configuration, backbone)
 
@@ -69,11 +75,17 @@ def remove(model: PreTrainedModel) -> None:
     model.base_model.requires_grad_(False)
 
 
-def merge(model: PreTrainedModel) -> None:
+def merge(model: PreTrainedModel, *, dequantise: bool = False) -> None:
     """Folds all adapters into the weights of ``model``, which then has none and computes the same.
 
+    Args:
+        model: With adapters.
+        dequantise: Of a quantised model, whether its packed weights are unpacked to float32 first, for good. What they
+            stand for is kept, so it computes the same up to the rounding of the quantised arithmetic.
+
     Raises:
-        ConfigurationError: If some cannot be folded; the message names them, and nothing is changed.
+        ConfigurationError: If some cannot be folded, or weights are packed and are to stay so; the message names them,
+            and nothing is changed.
     """
     parts = parts_of(model)
     stuck = [f"{' and '.join(part.method_names)} at {part.path}" for part in parts if not part.mergeable]
@@ -82,10 +94,33 @@ def merge(model: PreTrainedModel) -> None:
         raise ConfigurationError(
             f"cannot merge {named}: what they add is no change of a weight; keep them beside the model"
         )
-    for part in reversed(parts):
+    if (load_in := quantisation_of(model)) is not None:
+        if not dequantise:
+            raise ConfigurationError(
+                f"cannot merge into weights in {load_in}, which would be rounded again: "
+                "merge(model, dequantise=True) unpacks them to float32 first"
+            )
+        _unpack_below(model)
+    for part in reversed(parts_of(model)):
         part.merge()
     remember(model, None)
     model.base_model.requires_grad_(False)
+
+
+def _unpack_below(model: PreTrainedModel) -> None:
+    """Unpacks the weights that the adapters of ``model`` stand on, which have the same values afterwards."""
+    inserted = inserted_in(model)
+    assert inserted is not None
+    trained = {name: parameter.detach().clone() for name, parameter in adapter_parameters(model).items()}
+    kept = {name: tensor for part in inserted.parts for name, tensor in part.kept().items()}
+    remove(model)
+    unpack(model)
+    apply(model, inserted.configuration, loading=True)
+    for part in parts_of(model):
+        part.restore(kept)
+    with torch.no_grad():
+        for name, parameter in adapter_parameters(model).items():
+            parameter.copy_(trained[name])
 
 
 def _require_exact_count(model: PreTrainedModel, configuration: Configuration, backbone: Backbone) -> None:

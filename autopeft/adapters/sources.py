@@ -17,6 +17,7 @@ from typing import Any
 from autopeft.adapters.families import family_of
 from autopeft.errors import BackboneError
 from autopeft.study import ModelSpec
+from search_spaces.quantisation import QUANTISATIONS
 
 EMBEDDED = "minilm"
 """Name of the backbone that comes as a Python package and needs no network."""
@@ -70,20 +71,28 @@ def resolve(source: str) -> ResolvedModel:
     return resolved
 
 
-def model_spec(source: str, pooling: str | None = None) -> ModelSpec:
+def model_spec(source: str, pooling: str | None = None, load_in: str | None = None) -> ModelSpec:
     """The weights and head that a study rests on.
 
     Args:
         source: As for ``resolve``.
         pooling: ``mean`` or ``stock``; None: mean if ``1_Pooling/config.json`` declares it, else stock.
+        load_in: ``4bit`` or ``8bit``, if the frozen linear weights are to be quantised.
 
     Raises:
-        BackboneError: If the checkpoint cannot be used, or the pooling is not known.
+        BackboneError: If the checkpoint cannot be used, or the pooling or the quantisation is not known.
     """
     resolved = resolve(source)
+    if load_in not in (None, *QUANTISATIONS):
+        raise BackboneError(f"load_in {load_in!r}: expected one of {', '.join(QUANTISATIONS)}")
+    if "quantization_config" in resolved.config:
+        raise BackboneError(
+            f"model {resolved.name}: {resolved.path} is quantised already; give the checkpoint that it was made of, "
+            "and --load-in 4bit or 8bit"
+        )
     if pooling is not None and pooling not in POOLINGS:
         raise BackboneError(f"pooling {pooling!r}: expected one of {', '.join(POOLINGS)}")
-    return ModelSpec(source, pooling or _declared_pooling(resolved.path), checkpoint_sha256(resolved))
+    return ModelSpec(source, pooling or _declared_pooling(resolved.path), checkpoint_sha256(resolved), load_in)
 
 
 def checkpoint_sha256(resolved: ResolvedModel) -> str:

@@ -6,14 +6,19 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 Database = Annotated[
-    str | None, typer.Option("--db", "-d", help="Database URL or SQLite file [AUTOPEFT_DB, else autopeft.db here].")
+    str | None,
+    typer.Option("--db", "-d", help="Database URL or SQLite file (default: AUTOPEFT_DB, else autopeft.db here)."),
 ]
-StudyName = Annotated[str | None, typer.Option("--study", "-s", help="Name of the study [the only or latest].")]
+StudyName = Annotated[
+    str | None, typer.Option("--study", "-s", help="Name of the study (default: the only or latest).")
+]
+Artifacts = Annotated[Path | None, typer.Option("--artifacts", help="Root of adapters, as in the search.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 

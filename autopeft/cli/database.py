@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli.console import Database, Json, document
+from autopeft.cli.console import Artifacts, Database, Json, document
 
 db = typer.Typer(help="The database's schema.", no_args_is_help=True)
 
@@ -44,13 +44,13 @@ def current(db: Database = None, as_json: Json = False) -> None:
 
 
 @db.command()
-def check(db: Database = None, as_json: Json = False) -> None:
+def check(db: Database = None, artifacts: Artifacts = None, as_json: Json = False) -> None:
     """Look for damage, schema drift, broken invariants and missing adapters."""
     from autopeft.settings import artifact_root, database_url
     from autopeft.store import migrate
 
     url = database_url(db)
-    found = migrate.problems(url, artifact_root(url))
+    found = migrate.problems(url, artifact_root(url, artifacts))
     if as_json:
         document({"schema": "autopeft.check/1", "problems": found})
     else:
@@ -61,7 +61,8 @@ def check(db: Database = None, as_json: Json = False) -> None:
 
 @db.command()
 def backup(
-    to: Annotated[Path | None, typer.Option("--to", help="The copy [beside the database].")] = None, db: Database = None
+    to: Annotated[Path | None, typer.Option("--to", help="The copy (default: beside the database).")] = None,
+    db: Database = None,
 ) -> None:
     """Copy an SQLite database, also while it is in use."""
     from autopeft.settings import database_url

@@ -13,9 +13,13 @@ from autopeft.cli.console import Database, Json, StudyName, document
 
 
 def worker(
-    study: Annotated[str | None, typer.Option("--study", "-s", help="Take only its trials [any study's].")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda:N [a GPU, if there is one].")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads [all cores].")] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", "-s", help="Take only its trials (default: any study's).")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda:N (default: a GPU, if there is one).")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: all cores).")] = None,
     max_trials: Annotated[int | None, typer.Option("--max-trials", min=1, help="Leave after so many trials.")] = None,
     max_seconds: Annotated[
         float | None, typer.Option("--max-seconds", min=0, help="Take no trial after so long.")
@@ -26,7 +30,13 @@ def worker(
     artifacts: Annotated[
         Path | None, typer.Option("--artifacts", help="Root of adapters; a shared folder if workers share no host.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Unique in the database [host, process, time].")] = None,
+    cache: Annotated[
+        str | None, typer.Option("--cache", help="off, fp32, fp16 or auto (default: the study's).")
+    ] = None,
+    pack: Annotated[int, typer.Option("--pack", min=1, max=1024, help="Most trials that are trained together.")] = 1,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Unique in the database (default: host, process, time).")
+    ] = None,
     db: Database = None,
 ) -> None:
     """Take trials from the queue and train them, on this machine, until asked to stop.
@@ -34,14 +44,16 @@ def worker(
     SIGTERM and Ctrl-C hand the trial at hand back; SIGUSR1 finishes it first.
     """
     from autopeft.launch import WorkerPlan, child_environment, visible_gpus, worker_command
-    from autopeft.settings import artifact_root, database_url
+    from autopeft.settings import artifact_root, cache_mode, database_url
 
     url = database_url(db)
     chosen = device or ("cuda:0" if visible_gpus() else "cpu")
     plan = WorkerPlan(chosen, threads or len(os.sched_getaffinity(0)))
-    root = artifacts.absolute() if artifacts else artifact_root(url)
+    root = artifact_root(url, artifacts)
     command = worker_command("run", "--device", chosen, "--threads", str(plan.threads), "--artifacts", str(root))
     given = {"--study": study, "--worker-id": name, "--max-trials": max_trials, "--max-seconds": max_seconds}
+    given["--cache"] = None if cache is None else cache_mode(cache).value
+    given["--pack"] = pack if pack > 1 else None
     for flag, value in {**given, "--idle-seconds": idle_seconds}.items():
         command += [flag, str(value)] if value is not None else []
     sys.stdout.flush()

@@ -19,9 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.cli.console import note
-from autopeft.driver import Interrupt, Progress
-from autopeft.report import layer_bars, trial_line
-from autopeft.study import PARAMETERS, TrialState
+from autopeft.driver import Interrupt
+from autopeft.objectives import KINDS, figures, show
+from autopeft.progress import Progress
+from autopeft.report import further, layer_bars, trial_line
+from autopeft.study import PARAMETERS, UNLIMITED, TrialState
 
 FRONT_ROWS = 12
 
@@ -41,17 +43,18 @@ class LineDisplay:
     def __init__(self, quiet: bool) -> None:
         self.interrupt = Interrupt()
         self._quiet = quiet
-        self._told: set[int] | None = None
+        self._told: set[tuple[int, int]] | None = None
 
     def show(self, progress: Progress) -> None:
-        """Prints what ended since the last call; trials that had ended before the first are not told again."""
-        ended = {trial.number: trial for trial in progress.trials if trial.state.is_final}
+        """Prints what ended or paused since the last call; what had before the first is not told again."""
+        resting = {(trial.number, trial.rung): trial for trial in progress.trials if trial.state.rests}
         if self._told is None:
-            self._told = set(ended) if len(ended) > 1 else set()
-        for number in sorted(set(ended) - self._told):
-            self._told.add(number)
+            self._told = set(resting) if len(resting) > 1 else set()
+        for key in sorted(set(resting) - self._told):
+            self._told.add(key)
             if not self._quiet:
-                done = f"{trial_line(progress.study, ended[number], len(self._told), progress.target)}"
+                count = len({number for number, _ in self._told})
+                done = f"{trial_line(progress.study, resting[key], count, progress.target)}"
                 note(f"{done}; front {progress.standing.hypervolume:.4f}{_eta(progress)}")
 
 
@@ -70,11 +73,13 @@ class LiveDisplay:
 def live_view(progress: Progress, draining: bool) -> Group:
     """What the live view shows for ``progress``."""
     counts = {state: sum(trial.state is state for trial in progress.trials) for state in TrialState}
-    done = sum(count for state, count in counts.items() if state.is_final)
+    done = sum(trial.state.rests for trial in progress.trials)
+    paused = f"{counts[TrialState.PAUSED]} of them paused, " if counts[TrialState.PAUSED] else ""
+    of = "" if progress.study.trials >= UNLIMITED else f"/{progress.target}"
     standing = progress.standing
     head = Text.assemble(
         (f"{progress.study.name}  ", "bold"),
-        f"{done}/{progress.target} trials done, {counts[TrialState.RUNNING]} running, "
+        f"{done}{of} trials done, {paused}{counts[TrialState.RUNNING]} running, "
         f"{counts[TrialState.QUEUED]} queued, {counts[TrialState.FAILED] + counts[TrialState.QUARANTINED]} failed",
     )
     scores = (
@@ -82,11 +87,13 @@ def live_view(progress: Progress, draining: bool) -> Group:
         f"{_clock(progress.elapsed_seconds)} elapsed{_eta(progress)}"
     )
     table = Table(box=None, pad_edge=False)
-    for name in ("trial", progress.study.metric, "parameters", "layers"):
+    costs = further(progress.study)
+    for name in ("trial", progress.study.metric, "parameters", *(KINDS[name].heading for name in costs), "layers"):
         table.add_column(name, justify="left" if name == "layers" else "right")
     for trial in standing.front[-FRONT_ROWS:]:
         quality, cost = trial.values[progress.study.metric], trial.values[PARAMETERS]
-        table.add_row(str(trial.number), f"{quality:.4f}", f"{cost:,.0f}", layer_bars(trial.configuration))
+        more = [show(name, value) for name, value in figures(progress.study, trial, costs).items()]
+        table.add_row(str(trial.number), f"{quality:.4f}", f"{cost:,.0f}", *more, layer_bars(trial.configuration))
     hint = "finishing the running trials; Ctrl-C again hands them back" if draining else "Ctrl-C drains"
     return Group(head, Text(scores), table, Text(hint, style="dim"))
 

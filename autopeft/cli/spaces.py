@@ -25,8 +25,9 @@ def ls(as_json: Json = False) -> None:
     if as_json:
         document({"schema": "autopeft.spaces/1", "spaces": DESCRIPTIONS})
         return
+    width = max(map(len, DESCRIPTIONS)) + 2
     for name, description in DESCRIPTIONS.items():
-        print(f"{name:<12} {description}")
+        print(f"{name:<{width}}{description}")
 
 
 @space.command()

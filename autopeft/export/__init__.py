@@ -9,7 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from autopeft.errors import ConfigurationError, ExportError
+from autopeft.export.archive import SUFFIX, publish_archive
 from autopeft.export.folder import publish
+from autopeft.promise import Promise
+from autopeft.proxy import stands_in
 from autopeft.study import Measurement, Study, Trial, TrialState
 
 __all__ = ["TARGETS", "export_trial"]
@@ -35,10 +38,11 @@ def export_trial(
     output: Path,
     overwrite: bool = False,
     lossy: bool = False,
+    promise: Promise | None = None,
 ) -> Path:
-    """Writes the export of ``trial`` for ``target`` into ``output`` and returns that folder.
+    """Writes the export of ``trial`` for ``target`` into ``output``, a folder or an archive, and returns it.
 
-    The folder appears whole or not at all, and only after its files were read back and verified.
+    It appears whole or not at all, and only after its files were read back and verified.
 
     Args:
         study: The study that the trial belongs to.
@@ -46,9 +50,10 @@ def export_trial(
         measurement: Its measurement, which names the saved adapter.
         artifacts: Root that the adapter's folder is relative to.
         target: A key of ``TARGETS``.
-        output: Folder to make; it may exist if it is empty.
+        output: Folder to make, which may exist if it is empty; or, ending in ``.zip``, an archive.
         overwrite: Replace an earlier export in ``output``.
         lossy: Leave out what the target cannot hold, and say so in ``verify.json`` and the card.
+        promise: What the search says of the configuration, for whoever trains it from the export.
 
     Raises:
         ConfigurationError: If the target is not known.
@@ -61,10 +66,20 @@ def export_trial(
         raise ConfigurationError(f"export target {target!r}: expected one of {', '.join(TARGETS)}")
     if trial.state is not TrialState.COMPLETE:
         raise ExportError(f"trial {trial.number} is {trial.state.value}: only a complete trial can be exported")
+    if trial.configuration.training.backbone:
+        raise ExportError(
+            f"trial {trial.number} is full fine-tuning, a reference: its weights were not kept; export an adapter"
+        )
+
+    if stands_in(study, trial.origin, trial.configuration) and study.proxy is not None:
+        raise ExportError(
+            f"trial {trial.number} was trained on the proxy {study.proxy.backbone.name}, so there are no weights for "
+            f"{study.backbone.name}: export what confirmed it (autopeft trials), or autopeft train {trial.number}"
+        )
 
     def build(folder: Path) -> None:
         from autopeft.export.contents import write_export
 
-        write_export(study, trial, measurement, artifacts, target, folder, lossy=lossy)
+        write_export(study, trial, measurement, artifacts, target, folder, lossy=lossy, promise=promise)
 
-    return publish(build, output, overwrite)
+    return (publish_archive if output.suffix == SUFFIX else publish)(build, output, overwrite)

@@ -21,6 +21,8 @@ from autopeft.export.trained import Trained
 RELEASE = "axolotl 0.19.0"
 KNOWN_KEYS = {
     "peft.py": {
+        "load_in_8bit",
+        "load_in_4bit",
         "adapter",
         "lora_r",
         "lora_alpha",
@@ -73,7 +75,7 @@ def document(trained: Trained, config: peft.PeftConfig) -> dict[str, Any]:
     study, options = trained.study, config.to_dict()
     return {
         "base_model": base_name(trained),
-        "adapter": "lora",
+        **_quantisation(study.model.load_in),
         "lora_r": options["r"],
         "lora_alpha": int(options["lora_alpha"]),
         "lora_dropout": 0.0,
@@ -109,3 +111,10 @@ def document(trained: Trained, config: peft.PeftConfig) -> dict[str, Any]:
         "seed": study.seed,
         "output_dir": "trained",
     }
+
+
+def _quantisation(load_in: str | None) -> dict[str, Any]:
+    """Its adapter ``qlora`` is NF4 with double quantisation."""
+    if load_in is None:
+        return {"adapter": "lora"}
+    return {"adapter": "qlora" if load_in == "4bit" else "lora", f"load_in_{load_in}": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -30,21 +30,11 @@ def model_card(trained: Trained, target: str, checks: Mapping[str, Any]) -> str:
         checks: What was compared when it was verified.
     """
     study, trial = trained.study, trained.trial
-    title = f"{_plain(study.task_name)} · trial {trial.number} of {_plain(study.name)}"
+    title = f"{plain(study.task_name)} · trial {trial.number} of {plain(study.name)}"
     language, code = _usage(trained, target)
     return "\n".join(
         [
-            *_front_matter(trained, target),
-            f"# {title}",
-            "",
-            f"An adapter for {_plain(base_name(trained))}; AutoPEFT searched where it adapts, and how much.",
-            "",
-            "![Score sheet: rank by module and layer](score_sheet.svg)",
-            "",
-            "| | |",
-            "|---|---|",
-            *(f"| {_plain(name)} | {_plain(value)} |" for name, value in _facts(trained)),
-            "",
+            *opening(trained, target, title, _facts(trained)),
             "## Load",
             "",
             f"```{language}",
@@ -53,13 +43,30 @@ def model_card(trained: Trained, target: str, checks: Mapping[str, Any]) -> str:
             "",
             "## Verified",
             "",
-            *(f"- {_plain(line)}" for line in _verified(checks)),
+            *(f"- {plain(line)}" for line in _verified(checks)),
             "",
             *_losses(checks),
             "Scores are of the validation split, on which the search ranked its trials; the test split was not read.",
             "",
         ]
     )
+
+
+def opening(trained: Trained, target: str, title: str, rows: Iterable[tuple[str, str]]) -> list[str]:
+    """What every card begins with, in lines: YAML head, title, score sheet, and ``rows`` of names and values."""
+    return [
+        *front_matter(trained, target),
+        f"# {title}",
+        "",
+        f"An adapter for {plain(base_name(trained))}; AutoPEFT searched where it adapts, and how much.",
+        "",
+        "![Score sheet: rank by module and layer](score_sheet.svg)",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {plain(name)} | {plain(value)} |" for name, value in rows),
+        "",
+    ]
 
 
 def peft_code(trained: Trained) -> str:
@@ -115,18 +122,24 @@ def _usage(trained: Trained, target: str) -> tuple[str, str]:
         "trl": "uv run train_trl.py",
         "axolotl": "axolotl train axolotl.yaml",
         "llamafactory": "llamafactory-cli train llamafactory.yaml",
-        "vllm": f"vllm serve {base_name(trained)} --enable-lora --lora-modules trial=.  # rank: verify.json",
+        "vllm": f"vllm serve {base_name(trained)} --enable-lora --lora-modules trial=.{_vllm_weights(trained)}"
+        "  # rank: verify.json",
     }
     if target in commands:
         return "sh", commands[target]
     return "python", peft_code(trained) if target == "peft" else native_code()
 
 
+def _vllm_weights(trained: Trained) -> str:
+    """The flag with which vLLM packs weights to NF4 while it loads them; it has none for 8 bits."""
+    return " --quantization bitsandbytes" if trained.study.model.load_in == "4bit" else ""
+
+
 def _losses(checks: Mapping[str, Any]) -> Iterator[str]:
     """What the target could not hold, as a section."""
     if checks.get("lost"):
         yield from ("## Lost", "", "This target cannot hold, and this export leaves out:", "")
-        yield from (f"- {_plain(line)}" for line in checks["lost"])
+        yield from (f"- {plain(line)}" for line in checks["lost"])
         difference = checks["largest_difference_from_the_trial"]
         yield from ("", f"The logits of the rest differ by up to {difference:.3g} from the trial's; scores are of all.")
         yield ""
@@ -145,7 +158,8 @@ def native_code() -> str:
     )
 
 
-def _front_matter(trained: Trained, target: str) -> list[str]:
+def front_matter(trained: Trained, target: str) -> list[str]:
+    """The YAML head of a card."""
     methods = sorted({method.name for _, _, method in trained.trial.configuration.placements()})
     return [
         "---",
@@ -158,10 +172,15 @@ def _front_matter(trained: Trained, target: str) -> list[str]:
 
 
 def _facts(trained: Trained) -> Iterator[tuple[str, str]]:
-    study, trial, values = trained.study, trained.trial, trained.trial.values
-    cost, fidelity = values[PARAMETERS], study.fidelity
+    yield f"{trained.study.metric} (validation)", f"{trained.trial.values[trained.study.metric]:.4f}"
+    yield from facts(trained)
+
+
+def facts(trained: Trained) -> Iterator[tuple[str, str]]:
+    """What a card says of a trained configuration whatever its scores: sizes, training, search, hashes, versions."""
+    study, trial = trained.study, trained.trial
+    cost, fidelity = trial.values[PARAMETERS], study.fidelity
     head = sum(parameter.numel() for parameter in trained.classifier.head_parameters().values())
-    yield f"{study.metric} (validation)", f"{values[study.metric]:.4f}"
     yield (
         "trainable parameters",
         f"{cost:,.0f} = {cost / study.backbone.parameter_count * 100:.3f} % of {study.backbone.parameter_count:,}",
@@ -194,6 +213,6 @@ def _verified(checks: Mapping[str, Any]) -> Iterator[str]:
         yield f"largest difference of {name} from the trained model, on a fixed input: {value:.1e}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """``text`` on one line, without meaning in Markdown tables or HTML."""
     return escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")

@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 
-from autopeft import __version__
 from autopeft.export import axolotl, llamafactory, native, peft, script, trl, vllm
 from autopeft.export.card import model_card
 from autopeft.export.folder import MARKER
 from autopeft.export.holding import hold
+from autopeft.export.provenance import provenance
+from autopeft.export.rows import write_template
 from autopeft.export.trained import Trained, fixed_batch, load_trained, reduced
+from autopeft.promise import Promise
 from autopeft.score_sheet import svg_sheet
-from autopeft.study import PARAMETERS, Measurement, Study, Trial
+from autopeft.study import Measurement, Study, Trial
 
-PROVENANCE_SCHEMA = "autopeft.provenance/1"
 VERIFY_SCHEMA = "autopeft.verification/1"
 
 WRITERS: dict[str, Callable[[Trained, Path], dict[str, Any]]] = {
@@ -36,7 +37,15 @@ WRITERS: dict[str, Callable[[Trained, Path], dict[str, Any]]] = {
 
 
 def write_export(
-    study: Study, trial: Trial, measurement: Measurement, artifacts: Path, target: str, folder: Path, *, lossy: bool
+    study: Study,
+    trial: Trial,
+    measurement: Measurement,
+    artifacts: Path,
+    target: str,
+    folder: Path,
+    *,
+    lossy: bool,
+    promise: Promise | None = None,
 ) -> None:
     """Fills the empty ``folder`` with the export of ``trial`` and verifies it.
 
@@ -45,18 +54,24 @@ def write_export(
         ExportError: If what was written reads back as something else.
     """
     trained = load_trained(study, trial, measurement, artifacts)
-    held = hold(target, trial.configuration, study.backbone, trained.head)
+    plan, selection = trained.trial.configuration, trial.configuration.training.selection
+    held = hold(target, plan, study.backbone, trained.head, selection)
     held.require(trial.number, lossy=lossy)
-    whole = held.configuration == trial.configuration
+    whole = held.configuration == plan
     exported = trained if whole else reduced(trained, held.configuration)
-    write_json(folder / "configuration.json", trial.configuration.to_json())
+    write_json(folder / "configuration.json", plan.to_json())
     write_json(folder / "study.json", study.to_json())
-    write_json(folder / "provenance.json", provenance(study, trial, measurement, target))
+    write_json(
+        folder / "provenance.json", provenance(study, trained.trial, measurement, target, promise, trial.configuration)
+    )
     checks = WRITERS[target](exported, folder)
     if held.lost:
         checks["lost"] = list(held.lost)
         checks["largest_difference_from_the_trial"] = 0.0 if whole else _difference(trained, exported)
-    (folder / "score_sheet.svg").write_text(_picture(study, trial), encoding="utf-8")
+    if study.model.load_in is not None:
+        checks["quantisation"] = {"trained_in": study.model.load_in, "verified_on": "the same weights, not quantised"}
+    write_template(study, folder)
+    (folder / "score_sheet.svg").write_text(_picture(study, trial, measurement), encoding="utf-8")
     (folder / "README.md").write_text(model_card(trained, target, checks), encoding="utf-8")
     write_json(folder / MARKER, _verification(target, checks, folder))
 
@@ -68,33 +83,14 @@ def _difference(trained: Trained, exported: Trained) -> float:
         return float((trained.classifier(batch) - exported.classifier(batch)).abs().max())
 
 
-def provenance(study: Study, trial: Trial, measurement: Measurement, target: str) -> dict[str, Any]:
-    """Where the export comes from, as plain values."""
-    return {
-        "schema": PROVENANCE_SCHEMA,
-        "target": target,
-        "study": study.name,
-        "trial": trial.number,
-        "origin": trial.origin.value,
-        "label": trial.label,
-        "replicate": trial.replicate,
-        "digest": trial.configuration.digest,
-        "values": dict(measurement.values),
-        "trainable_fraction": measurement.values[PARAMETERS] / study.backbone.parameter_count,
-        "artifact_sha256": measurement.sha256,
-        "environment": dict(study.environment),
-        "autopeft": __version__,
-    }
-
-
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Writes ``data`` for people and machines alike."""
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _picture(study: Study, trial: Trial) -> str:
+def _picture(study: Study, trial: Trial, measurement: Measurement) -> str:
     title = f"{study.name} · trial {trial.number} · {study.metric} {trial.values[study.metric]:.4f}"
-    return svg_sheet(trial.configuration, study.backbone, title=title)
+    return svg_sheet(trial.configuration, study.backbone, title=title, details=measurement.details)
 
 
 def _verification(target: str, checks: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -21,7 +21,14 @@ from autopeft.export.trained import Trained
 
 RELEASE = "llamafactory 0.9.5"
 KNOWN_KEYS = {
-    "model_args.py": {"model_name_or_path", "adapter_name_or_path"},
+    "model_args.py": {
+        "model_name_or_path",
+        "adapter_name_or_path",
+        "quantization_method",
+        "quantization_bit",
+        "quantization_type",
+        "double_quantization",
+    },
     "finetuning_args.py": {"stage", "finetuning_type", "create_new_adapter"},
     "data_args.py": {"dataset", "dataset_dir", "template", "cutoff_len"},
     "transformers": {
@@ -66,6 +73,7 @@ def document(trained: Trained) -> dict[str, Any]:
         "do_train": True,
         "model_name_or_path": base_name(trained),
         "adapter_name_or_path": ".",
+        **_quantisation(study.model.load_in),
         "finetuning_type": "lora",
         "create_new_adapter": False,
         "dataset": "task",
@@ -81,3 +89,10 @@ def document(trained: Trained) -> dict[str, Any]:
         "seed": study.seed,
         "output_dir": "trained",
     }
+
+
+def _quantisation(load_in: str | None) -> dict[str, Any]:
+    if load_in is None:
+        return {}
+    chosen: dict[str, Any] = {"quantization_method": "bnb", "quantization_bit": int(load_in.removesuffix("bit"))}
+    return chosen | ({"quantization_type": "nf4", "double_quantization": True} if load_in == "4bit" else {})

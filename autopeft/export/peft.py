@@ -67,7 +67,8 @@ def write_adapter(
         tensors: By the names that peft gives them.
         saved_whole: Modules that peft keeps whole, beside the adapter.
     """
-    config.task_type = task_type(trained)
+    kind = task_type(trained)
+    config.task_type = None if kind == "SEQ_CLS" and not saved_whole else kind  # of that kind peft wants a head inside
     config.base_model_name_or_path = base_name(trained)
     config.inference_mode = True
     config.modules_to_save = list(saved_whole) or None

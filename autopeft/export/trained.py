@@ -31,7 +31,7 @@ from autopeft.adapters.saving import (
 )
 from autopeft.errors import AutopeftError, ExportError, NotFoundError
 from autopeft.study import Measurement, Study, Trial
-from autopeft.tasks.metrics import METRICS
+from autopeft.tasks import metrics
 from search_spaces.configuration import Configuration
 
 ROWS, TOKENS = 3, 12
@@ -86,8 +86,10 @@ def load_trained(study: Study, trial: Trial, measurement: Measurement, artifacts
     outputs = output_count(study, source)
     classifier = load_model(study, outputs)
     saved = load_adapter(classifier.model, source)
-    if saved != trial.configuration:
+    if not trial.configuration.may_become(saved):
         raise ExportError(f"{source}: holds another configuration than trial {trial.number} of {study.name}")
+    if saved != trial.configuration:  # the trial chose its modules: what it left is an ordinary plan
+        trial = replace(trial, configuration=saved, digest=saved.digest)
     classifier.load_head(source)
     return Trained(study, trial, source, classifier.eval(), resolve(study.model.source), _labels(study, outputs))
 
@@ -111,16 +113,20 @@ def reduced(trained: Trained, configuration: Configuration) -> Trained:
 
 def is_causal(study: Study) -> bool:
     """Whether the study is of a language model with its own head."""
-    return study.metric in METRICS and METRICS[study.metric].is_causal
+    return metrics.is_causal(study.metric)
 
 
 def load_model(study: Study, outputs: int) -> Classifier:
-    """The study's backbone with the head that its task needs, without adapters."""
+    """The study's backbone with the head that its task needs, without adapters.
+
+    Never quantised: an adapter is the same on either, and what is compared is exact on plain weights alone.
+    """
+    spec = replace(study.model, load_in=None)
     if is_causal(study):
-        return load_language_model(study.model)
+        return load_language_model(spec)
     if study.backbone.family in IMAGE_FAMILIES:
-        return load_image_classifier(study.model, outputs, seed=0)
-    return load_classifier(study.model, outputs, outputs == 1, seed=0)
+        return load_image_classifier(spec, outputs, seed=0)
+    return load_classifier(spec, outputs, outputs == 1, seed=0)
 
 
 def output_count(study: Study, folder: Path) -> int:

@@ -16,7 +16,7 @@ import peft
 from autopeft.export.anew import starting_configuration, verified_anew
 from autopeft.export.card import base_name
 from autopeft.export.rows import TRAIN_FILE, write_rows
-from autopeft.export.script import brief, dependencies, header
+from autopeft.export.script import brief, dependencies, header, quantisation
 from autopeft.export.trained import Trained
 from search_spaces.cost import trainable_parameters
 
@@ -41,13 +41,18 @@ def peft_config() -> peft.PeftConfig:
 
 def main() -> None:
     """Trains, and leaves the adapter in the folder ``trained``."""
+    import torch
     from datasets import load_dataset
+    from transformers import BitsAndBytesConfig
     from trl import SFTConfig, SFTTrainer
 
+    gpu = torch.cuda.is_available()
     arguments = SFTConfig(output_dir=str(HERE / "trained"), warmup_steps=round(0.1 * PLAN["arguments"]["max_steps"]),
-                          **PLAN["arguments"])
+                          use_cpu=not gpu, bf16=gpu and torch.cuda.is_bf16_supported(), **PLAN["arguments"])
     rows = load_dataset("json", data_files=str(HERE / {rows!r}), split="train")
-    trainer = SFTTrainer(model=PLAN["base"], args=arguments, train_dataset=rows, peft_config=peft_config())
+    quantised = None if PLAN["quantisation"] is None else BitsAndBytesConfig(**PLAN["quantisation"])
+    trainer = SFTTrainer(model=PLAN["base"], args=arguments, train_dataset=rows, peft_config=peft_config(),
+                         quantization_config=quantised)
     count = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     assert count == PLAN["trainable_parameters"], f"{{count:,}} parameters, the plan says otherwise"
     trainer.train()
@@ -70,6 +75,7 @@ def write(trained: Trained, folder: Path) -> dict[str, Any]:
     fidelity = trained.study.fidelity
     plan = {
         "base": base_name(trained),
+        "quantisation": quantisation(trained.study.model),
         "config": brief(config),
         "trainable_parameters": trainable_parameters(trained.trial.configuration, trained.study.backbone),
         "arguments": {
@@ -97,7 +103,10 @@ def write(trained: Trained, folder: Path) -> dict[str, Any]:
 
 
 def command(trained: Trained, config: peft.PeftConfig) -> str | None:
-    """The same for ``trl sft``, to which the user adds ``--dataset_name``; None where its options cannot say it."""
+    """The same for ``trl sft``, to which the user adds ``--dataset_name``; None where its options cannot say it.
+
+    Without a GPU it needs ``--use_cpu --bf16 false`` besides: bfloat16 is TRL's default.
+    """
     options = config.to_dict()
     uniform = isinstance(config, peft.LoraConfig) and not (options["rank_pattern"] or options["alpha_pattern"])
     if not uniform or options["init_lora_weights"] is not True or options["lora_alpha"] % 1:
@@ -106,6 +115,9 @@ def command(trained: Trained, config: peft.PeftConfig) -> str | None:
     words = ["trl", "sft", "--model_name_or_path", base_name(trained), "--use_peft"]
     words += ["--lora_r", str(options["r"]), "--lora_alpha", str(int(options["lora_alpha"])), "--lora_dropout", "0"]
     words += ["--use_rslora"] * options["use_rslora"] + ["--use_dora"] * options["use_dora"]
+    words += {"4bit": ["--load_in_4bit", "--use_bnb_nested_quant"], "8bit": ["--load_in_8bit"]}.get(
+        str(trained.study.model.load_in), []
+    )
     words += ["--learning_rate", str(trained.trial.configuration.training.learning_rate)]
     words += ["--max_steps", str(fidelity.steps), "--per_device_train_batch_size", str(fidelity.batch_size)]
     words += ["--output_dir", "trained", "--lora_target_modules", *sorted(options["target_modules"])]

@@ -7,19 +7,30 @@ actors of a cluster, ``slurm`` jobs; anything else may start ``autopeft worker``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from autopeft.errors import ConfigurationError
-from autopeft.launch.devices import WorkerPlan, child_environment, plan_workers, visible_gpus, worker_command
+from autopeft.launch.devices import (
+    Gpus,
+    WorkerPlan,
+    child_environment,
+    describe_gpus,
+    plan_workers,
+    visible_gpus,
+    worker_command,
+)
 from autopeft.launch.local import LocalEngine
 
 __all__ = [
     "ENGINES",
     "Engine",
+    "Gpus",
     "LocalEngine",
     "WorkerPlan",
     "child_environment",
+    "describe_gpus",
     "make_engine",
     "plan_workers",
     "visible_gpus",
@@ -57,7 +68,17 @@ class Engine(Protocol):
         """Ends all workers: their trials go back to the queue unblamed."""
 
 
-def make_engine(name: str, url: str, study: str, artifacts: Path, workers: str, address: str | None = None) -> Engine:
+def make_engine(
+    name: str,
+    url: str,
+    study: str,
+    artifacts: Path,
+    workers: str,
+    address: str | None = None,
+    cache: str | None = None,
+    gpus: int = 1,
+    pack: int = 1,
+) -> Engine:
     """The engine of that name, not started yet.
 
     Args:
@@ -67,19 +88,26 @@ def make_engine(name: str, url: str, study: str, artifacts: Path, workers: str, 
         artifacts: Root folder of artifacts; shared, where workers sit on several hosts.
         workers: A number, or ``auto`` (for ``local``: as many as this machine can bear; elsewhere one).
         address: Of a running Ray cluster, or the cluster that submitit is to use (``slurm``, ``local``).
+        cache: How workers of ``local`` keep hidden states, if not as the study says; elsewhere it is the study's.
+        gpus: GPUs that hold one worker's backbone between them.
+        pack: Most trials that a worker of ``local`` trains together; elsewhere it trains one at a time.
 
     Raises:
         ConfigurationError: If there is no such engine, its packages are missing, or the number is none.
     """
     if name == "local":
-        return LocalEngine(url, study, artifacts, plan_workers(workers))
+        plans = [replace(plan, pack=pack) for plan in plan_workers(workers, gpus)]
+        return LocalEngine(url, study, artifacts, plans, cache)
     count = 1 if workers == "auto" else len(plan_workers(workers))
     if name == "ray":
         from autopeft.launch.ray import RayEngine
 
-        return RayEngine(url, study, artifacts, [WorkerPlan("auto", 1)] * count, address)
+        return RayEngine(url, study, artifacts, [WorkerPlan("auto", 1)] * count, address, gpus if gpus > 1 else None)
     if name == "slurm":
         from autopeft.launch.slurm import SlurmEngine
 
-        return SlurmEngine(url, study, artifacts, [WorkerPlan("auto", 1)] * count, address or "slurm")
+        engine = SlurmEngine(url, study, artifacts, [WorkerPlan("auto", 1)] * count, address or "slurm")
+        if gpus > 1:
+            engine.parameters["gpus_per_node"] = gpus
+        return engine
     raise ConfigurationError(f"engine {name!r}: expected one of {', '.join(ENGINES)}")

@@ -33,12 +33,14 @@ class LocalEngine:
         study: Name of the study.
         artifacts: Root folder of artifacts; logs go to ``<artifacts>/<study>/logs``.
         plans: One a worker.
+        cache: How workers keep hidden states; None: as the study says.
     """
 
     url: str
     study: str
     artifacts: Path
     plans: Sequence[WorkerPlan]
+    cache: str | None = None
     _running: list[_Running] = field(default_factory=list)
     _started_count: int = 0
     _deaths: Deaths = field(default_factory=Deaths)
@@ -93,6 +95,8 @@ class LocalEngine:
         log.parent.mkdir(parents=True, exist_ok=True)
         command = devices.worker_command("run", "--study", self.study, "--worker-id", name, "--device", plan.device)
         command += ["--threads", str(plan.threads), "--artifacts", str(self.artifacts), "--parent", str(os.getpid())]
+        command += ["--cache", self.cache] if self.cache is not None else []
+        command += ["--pack", str(plan.pack)] if plan.pack > 1 else []
         with log.open("ab") as stream:
             process = subprocess.Popen(
                 command,

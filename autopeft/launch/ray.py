@@ -20,12 +20,13 @@ from autopeft.launch.devices import WorkerPlan
 
 NAMESPACE = "autopeft"
 PATIENCE_SECONDS = 20.0
-_ANSWER_SECONDS = 30.0
+_ANSWER_SECONDS = 0.2
+"""So long an actor is waited for; one that answers later is asked no second time, and counts as running."""
 
 
 def _ray() -> Any:
     try:
-        import ray  # type: ignore[import-not-found,unused-ignore]
+        import ray
     except ImportError as error:
         raise ConfigurationError("engine ray: the package is missing: pip install 'autopeft[ray]'") from error
     return ray
@@ -63,6 +64,20 @@ class Actor:
 class _Running:
     actor: Any
     started: float
+    asked: Any = None
+
+    def state(self) -> tuple[bool, str]:
+        """Whether the worker runs, or waits for resources, and its last words; never waits long for an answer."""
+        ray = _ray()
+        try:
+            self.asked = self.asked or self.actor.state.remote()
+            if not ray.wait([self.asked], timeout=_ANSWER_SECONDS)[0]:
+                return True, ""
+            asked, self.asked = self.asked, None
+            alive, last_line = ray.get(asked)
+        except ray.exceptions.RayError as error:
+            return False, str(error).strip().splitlines()[0]
+        return bool(alive), str(last_line)
 
 
 @dataclass(slots=True)
@@ -115,7 +130,7 @@ class RayEngine:
             EvaluationError: If workers keep dying right after their start.
         """
         for index, running in enumerate(self._running):
-            alive, last_line = _state(running.actor)
+            alive, last_line = running.state()
             if not alive:
                 self._deaths.died(running.started, last_line)
                 self._running[index] = self._spawn()
@@ -123,7 +138,7 @@ class RayEngine:
     @property
     def alive_count(self) -> int:
         """Workers that run, or wait for resources, now."""
-        return sum(_state(running.actor)[0] for running in self._running)
+        return sum(running.state()[0] for running in self._running)
 
     def drain(self) -> None:
         """Asks every worker to finish its trial and leave."""
@@ -159,15 +174,3 @@ class RayEngine:
         actor = kind.remote(self.study, str(self.artifacts), name, self.idle_seconds)
         actor.watch.remote()
         return _Running(actor, time.monotonic())
-
-
-def _state(actor: Any) -> tuple[bool, str]:
-    """Whether the actor's worker runs, and its last words; one that still waits for resources counts as running."""
-    ray = _ray()
-    try:
-        alive, last_line = ray.get(actor.state.remote(), timeout=_ANSWER_SECONDS)
-    except ray.exceptions.GetTimeoutError:
-        return True, ""
-    except ray.exceptions.RayError as error:
-        return False, str(error).strip().splitlines()[0]
-    return bool(alive), str(last_line)

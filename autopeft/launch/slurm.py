@@ -108,7 +108,7 @@ class SlurmEngine:
 
     def _executor(self, folder: Path) -> Any:
         try:
-            import submitit  # type: ignore[import-not-found,unused-ignore]
+            import submitit
         except ImportError as error:
             raise ConfigurationError("engine slurm: submitit is missing: pip install 'autopeft[slurm]'") from error
         try:

@@ -5,10 +5,12 @@ No database, no clock. Ours runs on numpy and scipy; peers that need Optuna or B
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from autopeft.errors import ConfigurationError
 from autopeft.optimizer.proposer import Proposer
 
-__all__ = ["PROPOSERS", "Proposer", "make_proposer"]
+__all__ = ["PROPOSERS", "Proposer", "make_proposer", "require_able"]
 
 PROPOSERS = {
     "closed-form": "Sobol start, then Gaussian processes, exact costs and closed-form expected hypervolume improvement",
@@ -24,6 +26,21 @@ PROPOSERS = {
     "saasbo-nuts": "BoTorch's SAAS by NUTS with exact costs and qLogNEHVI (needs JAX and NumPyro)",
 }
 """Every proposer in one line."""
+
+
+def require_able(name: str, measured: Sequence[str], repeats: int = 1) -> None:
+    """Nothing, if the proposer called ``name`` can trade off the costs in ``measured``, and propose ``repeats``.
+
+    Raises:
+        ConfigurationError: If it cannot.
+    """
+    if name == "saasbo-nuts" and measured:
+        raise ConfigurationError(
+            f"proposer {name} learns the quality alone, and {', '.join(measured)} is measured too: take closed-form or "
+            "saasbo-map, or costs that are exact"
+        )
+    if repeats > 1 and name != "closed-form":
+        raise ConfigurationError(f"proposer {name} proposes no repeats: take closed-form, or leave repeats at 1")
 
 
 def make_proposer(name: str, initial_count: int, seed: int) -> Proposer:

@@ -5,13 +5,14 @@ They take part as peers and as the start of model-based search; neither looks at
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import qmc
 
-from autopeft.optimizer.demands import NOTHING_MORE, Demands
+from autopeft.optimizer.demands import NOTHING_MORE, Demands, Prior
 from autopeft.optimizer.proposer import first_new, random_points, taken
 from autopeft.pareto import Scale
 from autopeft.study import Objective, Observation
@@ -80,9 +81,26 @@ def sobol_points(space: SearchSpace, budget: int, seed: int, expected: int) -> I
     yield from space.points_within(budget)
 
 
+def likelier_first(space: SearchSpace, points: Iterator[Point], prior: Prior, seed: int) -> Iterator[Point]:
+    """Each point kept with the probability that is its weight, and at the end those that were not: none is lost.
+
+    Of points spread within the budget, these are draws from the prior's bits under the condition of the budget.
+    """
+    generator = np.random.default_rng([seed % 2**63, 1])
+    left: list[Point] = []
+    for point in points:
+        if generator.random() < max(prior.weight(space.decode(point)), prior.floor):
+            yield point
+        else:
+            left.append(point)
+    yield from left
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The Sobol points that every learning proposer begins with.
+    """The points that every learning proposer begins with: the space's anchors, then a Sobol sequence.
+
+    Where there is a prior, the sequence is thinned by it.
 
     Attributes:
         count: How many.
@@ -100,7 +118,10 @@ class Start:
         Their digests are added to ``known``.
         """
         expected = len(known) + count if goes_on else self.count
-        points = sobol_points(space, budget, self.seed, expected)
+        sequence = sobol_points(space, budget, self.seed, expected)
+        if demands.prior is not None:
+            sequence = likelier_first(space, sequence, demands.prior, self.seed)
+        points = itertools.chain(space.anchors(budget), sequence)
         if goes_on:
             batch = first_new(space, points, known, count, demands)
         else:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from autopeft import pareto
 from autopeft.optimizer.acquisition import Cells
 from autopeft.optimizer.surrogate import GaussianProcess
 from autopeft.optimizer.terrain import Terrain
@@ -48,10 +49,10 @@ class Reached:
 
     def members(self) -> list[int]:
         """Indices of those that no other dominates; of equal ones all."""
-        values = np.column_stack([-self.heights, self.others])
-        no_worse = (values[:, None, :] <= values[None, :, :]).all(axis=2)
-        better = (values[:, None, :] < values[None, :, :]).any(axis=2)
-        return [int(index) for index in np.flatnonzero(~(no_worse & better).any(axis=0))]
+        points = np.column_stack([self.heights, self.others])
+        best = points[pareto.front(points.tolist())]
+        equal: list[int] = np.flatnonzero((points[:, None, :] == best).all(axis=2).any(axis=1)).tolist()
+        return equal
 
 
 @dataclass(frozen=True, slots=True)

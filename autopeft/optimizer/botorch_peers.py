@@ -1,15 +1,13 @@
-"""BoTorch as a peer: a Gaussian process on quality, exact cost, noisy expected hypervolume improvement by Monte Carlo.
+"""BoTorch as a peer: Gaussian processes on what is measured, exact costs, noisy EHVI by Monte Carlo (qLogNEHVI).
 
 Three surrogates share it: SingleTaskGP, an ensemble of MAP-SAAS processes, and SAAS by NUTS (arXiv 2103.00384), the
-AutoPEFT paper's choice, here for quality only because cost is exact. Maximised by the same kind of discrete climb as
+AutoPEFT paper's choice, here not of the cost because that is exact. Maximised by the same kind of discrete climb as
 ours. Slow: seconds a proposal, by NUTS tens of seconds.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from autopeft.errors import ConfigurationError
+from autopeft.optimizer.compiled import compiled
 from autopeft.optimizer.ground import Ground
 from autopeft.optimizer.history import History
 from search_spaces.space import Point
@@ -87,11 +86,6 @@ def _nuts_saas(inputs: Any, values: Any) -> Any:
 
 def _advice(history: History, fit: Callable[[Any, Any], Any], generator: np.random.Generator) -> Iterator[Point]:
     """The points of one climb by falling acquisition."""
-    if history.aims.learned:
-        raise ConfigurationError(
-            f"the BoTorch peers learn quality alone, and {', '.join(history.aims.learned)} is measured too; "
-            "take closed-form"
-        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value = _acquisition(history, fit, int(generator.integers(2**31)))
@@ -99,47 +93,49 @@ def _advice(history: History, fit: Callable[[Any, Any], Any], generator: np.rand
 
 
 def _inputs(history: History, points: Sequence[Point]) -> Any:
-    """Features, then exact objectives, shape [n, d + e]."""
+    """Features, then what is exact, shape [n, d]."""
     import torch
 
-    return torch.tensor(np.column_stack([history.space.point_features(points), history.known(points)]))
+    return torch.tensor(Ground(history).features(points))
 
 
 def _acquisition(
     history: History, fit: Callable[[Any, Any], Any], seed: int
 ) -> Callable[[Sequence[Point]], np.ndarray[Any, np.dtype[np.float64]]]:
-    """The acquisition as a function of points."""
-    # compiled code of BoTorch's is built on first use: a lock left by another process would hang this one
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", tempfile.mkdtemp(prefix="autopeft-torch-"))
+    """The acquisition as a function of points: a model for each learned objective, the exact ones from the inputs."""
     import torch
     from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
     from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
+    from botorch.models import ModelListGP
     from botorch.sampling import SobolQMCNormalSampler
 
     torch.manual_seed(seed)
     rows, values = history.minimised()
     inputs = _inputs(history, [history.points[row] for row in rows])
-    heights = torch.tensor(1 - values[:, :1])
-    location, spread = heights.mean(), heights.std(correction=0).clamp_min(1e-9)
-    model = fit(inputs, (heights - location) / spread)
-    costs = values.shape[1] - 1
+    costs = len(history.aims.known)
+    # a space may have more features than coordinates
+    first = history.space.point_features(history.points[:1]).shape[1]
+    learned = torch.tensor(np.column_stack([1 - values[:, 0], -values[:, 1 + costs :]]))
+    location, spread = learned.mean(dim=0), learned.std(dim=0, correction=0).clamp_min(1e-9)
+    models = [fit(inputs, column[:, None]) for column in ((learned - location) / spread).T]
 
     def objective(samples: Any, X: Any) -> Any:  # noqa: N803 - BoTorch calls it by that name
         if X.dim() < samples.dim() - 1:
             # an ensemble has a dimension of its members before the points
             X = X.unsqueeze(-3)  # noqa: N806
-        exact = -X[..., -costs:].expand(*samples.shape[:-1], costs)
+        exact = -X[..., first : first + costs].expand(*samples.shape[:-1], costs)
         return torch.cat([samples * spread + location, exact], dim=-1)
 
-    acquisition = qLogNoisyExpectedHypervolumeImprovement(
-        model=model,
-        ref_point=[0.0] + [-1.0] * costs,
-        X_baseline=inputs,
-        sampler=SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed),
-        objective=GenericMCMultiOutputObjective(objective),
-        prune_baseline=True,
-        X_pending=_inputs(history, history.pending) if history.pending else None,
-    )
+    with compiled():
+        acquisition = qLogNoisyExpectedHypervolumeImprovement(
+            model=models[0] if len(models) == 1 else ModelListGP(*models),
+            ref_point=[0.0] + [-1.0] * (values.shape[1] - 1),
+            X_baseline=inputs,
+            sampler=SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed),
+            objective=GenericMCMultiOutputObjective(objective),
+            prune_baseline=True,
+            X_pending=_inputs(history, history.pending) if history.pending else None,
+        )
 
     def value(points: Sequence[Point]) -> np.ndarray[Any, np.dtype[np.float64]]:
         with torch.no_grad():

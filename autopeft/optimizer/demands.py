@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autopeft.errors import ConfigurationError
-from autopeft.optimizer.terrain import Axis
+from autopeft.pareto import Axis
 from autopeft.study import Observation
 from search_spaces.configuration import Configuration
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.optimizer.history import History
+from autopeft.study import PARAMETERS
 from search_spaces.space import Point
 
 Array = NDArray[np.float64]
@@ -21,8 +22,15 @@ class Ground:
     history: History
 
     def features(self, points: Sequence[Point]) -> Array:
-        """The space's features, then the exact objectives: quality follows the logarithm of the cost."""
-        features: Array = np.column_stack([self.history.space.point_features(points), self.known(points)])
+        """The space's features, then the exact objectives: quality follows the logarithm of the cost.
+
+        The trained parameters are among them even where they are no objective.
+        """
+        history = self.history
+        columns = [history.space.point_features(points), self.known(points)]
+        if PARAMETERS not in history.aims.known:
+            columns.append(history.cost(points)[:, None])
+        features: Array = np.column_stack(columns)
         return features
 
     def known(self, points: Sequence[Point]) -> Array:

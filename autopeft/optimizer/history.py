@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from autopeft.errors import ConfigurationError
 from autopeft.optimizer.demands import Demands
 from autopeft.optimizer.proposer import point_in
-from autopeft.optimizer.terrain import Axis
-from autopeft.pareto import Scale
+from autopeft.pareto import Axis, Scale
 from autopeft.study import PARAMETERS, Direction, Objective, Observation
 from search_spaces.configuration import Configuration
 from search_spaces.space import Point, SearchSpace
@@ -55,7 +54,7 @@ class Aims:
                 f"got the objectives {got}; expected a quality to maximise, then costs to minimise"
             )
         quality, *rest = objectives
-        axes = {quality.name: Axis(1.0, scale.quality_floor)}
+        axes = {quality.name: scale.quality}
         for objective in rest:
             axes[objective.name] = _axis(objective, scale, demands)
         exact = (PARAMETERS, *demands.known)
@@ -78,7 +77,7 @@ def _axis(objective: Objective, scale: Scale, demands: Demands) -> Axis:
             )
         return axis
     if objective.name == PARAMETERS and objective.direction is Direction.MINIMISE:
-        return Axis(scale.cost_floor, max(scale.cost_floor, scale.cost_ceiling), logarithmic=True)
+        return scale.cost
     raise ConfigurationError(
         f"objective {objective.name} ({objective.direction}): no axis is known for it; give its best and its worst "
         "value in the demands, or trade off a quality to maximise and trained parameters to minimise"
@@ -143,6 +142,10 @@ class History:
             else:
                 columns[:, column] = [self.demands.known[name](plan) for plan in plans]
         return columns
+
+    def cost(self, points: Sequence[Point]) -> Array:
+        """The trained parameters of ``points`` on their axis, shape [n], whether they are an objective or not."""
+        return self.scale.cost.minimised(self.space.point_costs(points).astype(np.float64))
 
     def known(self, points: Sequence[Point]) -> Array:
         """The exact objectives of ``points`` on their axes, shape [n, e]."""

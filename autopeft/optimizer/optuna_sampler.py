@@ -25,7 +25,7 @@ from autopeft.errors import ConfigurationError
 from autopeft.optimizer.belief import Belief, Reached
 from autopeft.optimizer.optuna_space import Figure, OptunaTerrain, Place
 from autopeft.optimizer.surrogate import GaussianProcess, Samples
-from autopeft.optimizer.terrain import Axis
+from autopeft.pareto import Axis
 
 __all__ = ["AutoPeftSampler"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from autopeft.optimizer.terrain import Axis
+from autopeft.pareto import Axis
 
 Array = NDArray[np.float64]
 Place = tuple[float, ...]

@@ -63,7 +63,8 @@ class PeerProposer:
         batch = start.missing(space, scale.cost_ceiling, known, count, demands, goes_on=not usable)
         if len(batch) == count or not usable:
             return batch
-        batch += _feasible(history, self.advice(history, generator), known, count - len(batch), PATIENCE)
+        if len(history.minimised()[0]):  # a peer learns from what has every objective; nothing else teaches it
+            batch += _feasible(history, self.advice(history, generator), known, count - len(batch), PATIENCE)
         rest = random_points(space, scale.cost_ceiling, generator)
         return batch + _feasible(history, rest, known, count - len(batch))
 

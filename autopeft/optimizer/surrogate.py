@@ -158,6 +158,17 @@ class GaussianProcess:
         covariance: Array = self._spread**2 * (matern(squared_distances(scaled, scaled)) - explained.T @ explained)
         return covariance
 
+    def leave_one_out(self) -> tuple[Array, Array]:
+        """Mean and standard deviation, each of shape [n], of every sample's value as told by all the others.
+
+        In closed form (Rasmussen and Williams, 2006, eq. 5.12), with the hyperparameters of all; the noise of the value
+        itself is part of its deviation.
+        """
+        inverse = cho_solve((self._lower, True), np.eye(len(self._weights)))
+        variance = 1 / np.diag(inverse)
+        standardised = (self.samples.values - self._location) / self._spread - self._weights * variance
+        return self._location + self._spread * standardised, self._spread * np.sqrt(variance)
+
     def draw(self, features: Array, count: int, generator: np.random.Generator) -> Array:
         """Joint draws of the latent function, shape [count, q], at ``features``, shape [q, d]."""
         mean, _ = self.posterior(features)

@@ -7,7 +7,6 @@ the algorithm itself (``belief``) is written once.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -43,30 +42,3 @@ class Terrain(Protocol[P]):
     def scattered(self, count: int, generator: np.random.Generator) -> list[P]:
         """About ``count`` random points."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """How an objective as measured becomes a number that is 0 at its best and 1 at the reference point.
-
-    Attributes:
-        best: Value at 0.
-        worst: Value at 1; above or below ``best``, which says the direction.
-        logarithmic: Whether the axis is a log scale (both ends > 0).
-    """
-
-    best: float
-    worst: float
-    logarithmic: bool = False
-
-    def minimised(self, values: Sequence[float] | Array) -> Array:
-        """``values`` on the axis, unclipped; an axis without length has everything up to ``worst`` at 0."""
-        array = np.asarray(values, dtype=np.float64)
-        best, worst = self.best, self.worst
-        if best == worst:
-            return np.where(array <= worst, 0.0, 1.0)
-        if self.logarithmic:
-            array = np.log(np.maximum(array, 1e-300))
-            best, worst = float(np.log(best)), float(np.log(worst))
-        scaled: Array = (array - best) / (worst - best)
-        return scaled

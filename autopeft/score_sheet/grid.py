@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
+from autopeft.measurement import as_trained
+from autopeft.score_sheet.palette import STEPS
+from autopeft.score_sheet.strips import Strip, strips
 from search_spaces.backbone import SITES, Backbone
 from search_spaces.configuration import Configuration, LayerPlan, Placement
 from search_spaces.cost import parameters_by_layer, trainable_parameters
 from search_spaces.methods.lora import Lora
-
-STEPS = 7
-"""Shades of the rank scale: 1, 2, 4, … 64 and above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Grid:
         parameters: Trained parameters of each layer.
         backbone_parameters: Denominator of the fraction.
         learning_rate: Of the configuration.
+        strips: What was learned of each layer, and the experts in it.
     """
 
     roles: tuple[str, ...]
@@ -57,6 +60,7 @@ class Grid:
     parameters: tuple[int, ...]
     backbone_parameters: int
     learning_rate: float
+    strips: tuple[Strip, ...] = ()
 
     @property
     def layer_count(self) -> int:
@@ -84,12 +88,15 @@ class Grid:
         )
 
 
-def lay_out(configuration: Configuration, backbone: Backbone) -> Grid:
-    """The grid of ``configuration`` on ``backbone``.
+def lay_out(configuration: Configuration, backbone: Backbone, details: Mapping[str, Any] | None = None) -> Grid:
+    """The grid of ``configuration`` on ``backbone``, with what its trial learned (``Measurement.details``).
+
+    Of a trial that chose its modules, those that it kept.
 
     Raises:
         ConfigurationError: If the configuration does not fit the backbone.
     """
+    configuration = as_trained(configuration, details)
     parameters = parameters_by_layer(configuration, backbone)
     kinds = _kinds(configuration, backbone)
     rows = tuple(
@@ -97,7 +104,7 @@ def lay_out(configuration: Configuration, backbone: Backbone) -> Grid:
     )
     labels = tuple(site if method == Lora.name else f"{site} {method}" for site, method in kinds)
     rate = configuration.training.learning_rate
-    return Grid(labels, rows, parameters, backbone.parameter_count, rate)
+    return Grid(labels, rows, parameters, backbone.parameter_count, rate, strips(configuration, details))
 
 
 def _kinds(configuration: Configuration, backbone: Backbone) -> list[tuple[str, str]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+STEPS = 7
+"""Shades of the rank scale: 1, 2, 4, … 64 and above."""
+
 
 @dataclass(frozen=True, slots=True)
 class Palette:
@@ -15,6 +18,7 @@ class Palette:
         muted: Axis labels and sums.
         line: Base lines.
         bar: Bars of sums.
+        learned: Bars of what was learned of a layer.
         hatch: Background and stripes of a module that is not adapted.
         shades: (fill, text on it) of the seven steps, rank 1 first.
     """
@@ -24,6 +28,7 @@ class Palette:
     muted: str
     line: str
     bar: str
+    learned: str
     hatch: tuple[str, str]
     shades: tuple[tuple[str, str], ...]
 
@@ -36,6 +41,7 @@ LIGHT = Palette(
     muted="#5b6472",
     line="#dfe3e8",
     bar="#9aa2ae",
+    learned="#c67f48",
     hatch=("#f6f7f9", "#dde1e7"),
     shades=(
         ("#e0f3ef", _INK),
@@ -54,6 +60,7 @@ DARK = Palette(
     muted="#9aa4b2",
     line="#2b313b",
     bar="#6b7482",
+    learned="#bf9320",
     hatch=("#141921", "#232b36"),
     shades=(
         ("#12332f", _PAPER),

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
+from typing import Any
 
-from autopeft.score_sheet.grid import STEPS, Cell, Grid, compact, lay_out
-from autopeft.score_sheet.palette import DARK, LIGHT, Palette
+from autopeft.score_sheet.grid import Cell, Grid, compact, lay_out
+from autopeft.score_sheet.palette import DARK, LIGHT, STEPS, Palette
 from search_spaces.backbone import Backbone
 from search_spaces.configuration import Configuration
 
 _LEFT, _TOP, _ROW, _GAP = 104.0, 84.0, 32.0, 2.0
-_BAR_WIDTH, _STRIP = 104.0, 52.0
+_BAR_WIDTH, _STRIP, _LEARNED = 104.0, 52.0, 44.0
 _FONT = "system-ui, 'Noto Sans', 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
-def svg_sheet(configuration: Configuration, backbone: Backbone, *, title: str = "", dark: bool = False) -> str:
+def svg_sheet(
+    configuration: Configuration,
+    backbone: Backbone,
+    *,
+    title: str = "",
+    dark: bool = False,
+    details: Mapping[str, Any] | None = None,
+) -> str:
     """The score sheet as an SVG document.
 
     Cells narrow with depth; where the numbers no longer fit, shades and tooltips stay.
@@ -25,11 +33,12 @@ def svg_sheet(configuration: Configuration, backbone: Backbone, *, title: str = 
         backbone: What it is laid out on.
         title: Heading; the backbone's name where empty.
         dark: For a dark page.
+        details: What the trial learned (``Measurement.details``): shown as strips below the cells.
 
     Raises:
         ConfigurationError: If the configuration does not fit the backbone.
     """
-    grid = lay_out(configuration, backbone)
+    grid = lay_out(configuration, backbone, details)
     return _Sheet(grid, title or backbone.name, DARK if dark else LIGHT).document()
 
 
@@ -43,7 +52,8 @@ class _Sheet:
         self.column = max(14.0, min(84.0, 1180.0 / grid.layer_count))
         self.has_digits = self.column >= 8 * max(len(cell.text) for row in grid.rows for cell in row) + 4
         self.right = _LEFT + self.column * grid.layer_count
-        self.bottom = _TOP + _ROW * len(grid.roles)
+        self.cells_bottom = _TOP + _ROW * len(grid.roles)
+        self.bottom = self.cells_bottom + _LEARNED * len(grid.strips)
         self.width = max(self.right + 24 + _BAR_WIDTH + 64, 760.0)
         self.height = self.bottom + 26 + _STRIP + 78
 
@@ -65,6 +75,7 @@ class _Sheet:
             _text(_LEFT, 48, self.grid.summary, palette.muted),
             *self._columns(),
             *self._rows(),
+            *self._learned(),
             *self._strip(),
             *self._legend(),
             "</svg>",
@@ -111,6 +122,26 @@ class _Sheet:
         if cell.rank and self.has_digits:
             yield _text(left + self.column / 2, top + _ROW / 2 + 4.5, cell.text, ink, anchor="middle")
         yield "</g>"
+
+    def _learned(self) -> Iterator[str]:
+        """What was learned of each layer as bars, experts as dots, a row a strip."""
+        for row, strip in enumerate(self.grid.strips):
+            base = self.cells_bottom + _LEARNED * (row + 1) - 4
+            yield _text(_LEFT - 12, base - _LEARNED / 2 + 10, strip.name, self.palette.muted, anchor="end")
+            for layer, height in enumerate(strip.heights):
+                left = _LEFT + self.column * layer
+                drawn = (
+                    "".join(self._dots(int(strip.values[layer] or 0), left, base))
+                    if strip.is_count
+                    else _rect(left + 3, base - 32 * height, self.column - 6, 32 * height, self.palette.learned)
+                )
+                yield f"<g><title>{escape(strip.note(layer))}</title>{drawn}</g>"
+
+    def _dots(self, count: int, left: float, base: float) -> Iterator[str]:
+        each = max(1, min(4, int((self.column - 4) / 8)))
+        for dot in range(min(count, 4 * each)):
+            x, y = left + self.column / 2 + 8 * (dot % each - (min(count, each) - 1) / 2), base - 26 + 8 * (dot // each)
+            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{self.palette.muted}"/>'
 
     def _strip(self) -> Iterator[str]:
         """Parameters of each layer as bars on one base line."""

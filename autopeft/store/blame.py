@@ -44,6 +44,15 @@ class Failure(StrEnum):
     HANG = "hang"
 
 
+OUT_OF_MEMORY = (Failure.HOST_MEMORY, Failure.GPU_MEMORY)
+"""Each halves the micro-batch of the attempts that follow."""
+
+
+def after_memory_failure(failures: int) -> TrialState:
+    """State of a trial that has run out of memory ``failures`` times: one more chance, in smaller pieces."""
+    return TrialState.FAILED if failures >= FAILURE_LIMIT else TrialState.QUEUED
+
+
 def after_failure(failures: int) -> TrialState:
     """State of a trial that has raised an exception ``failures`` times."""
     return TrialState.FAILED if failures >= FAILURE_LIMIT else TrialState.QUEUED
@@ -77,7 +86,7 @@ def systematic_failure(trials: Iterable[Trial]) -> str | None:
     """
     messages: list[str] = []
     for trial in trials:
-        if trial.state in (TrialState.COMPLETE, TrialState.DIVERGED) or trial.rung:
+        if trial.state in (TrialState.COMPLETE, TrialState.DIVERGED) or trial.values:
             return None
         if trial.error:
             messages.append(trial.error.strip().splitlines()[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Double, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import FunctionElement
 
 from autopeft.errors import NotFoundError, StoreError
@@ -28,6 +31,9 @@ EXPECTED = "expected sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
 BUSY_SECONDS = 30.0
 """How long SQLite waits for another writer; ``?timeout=`` in the address overrides it."""
 
+
+REST_SECONDS = 1.0
+"""A server's connection that was idle for longer is tried before it is used."""
 
 _TURN = 0x4155544F50454654
 """Key of PostgreSQL's advisory lock: "AUTOPEFT" in ASCII."""
@@ -70,6 +76,7 @@ class Database:
             require_local(self.path)
         self._engine = _engine(self.url, read_only)
         self._writer = self._engine.execution_options(autopeft_writes=True)
+        self._alone = self._writer if self.path else self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def path(self) -> Path | None:
@@ -108,6 +115,25 @@ class Database:
         """
         with self._explained(), self._writer.begin() as connection:
             yield connection
+
+    @contextmanager
+    def at_once(self) -> Iterator[Connection]:
+        """For a verb that is one statement on a server: each is written by itself there; on SQLite as ``writing``.
+
+        Raises:
+            StoreError: If the database is locked, read-only, full or away.
+        """
+        with self._explained(), self._alone.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def closed_unless_sound(self) -> Iterator[None]:
+        """Closes the database if what is done with it raises."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes all connections."""
@@ -168,9 +194,30 @@ def _engine(url: URL, read_only: bool) -> Engine:
         url = url.update_query_dict({"options": options.strip()})
     try:
         # One connection a worker: hundreds of workers share a server whose connections are few.
-        return create_engine(url, json_serializer=text, pool_pre_ping=True, pool_size=1, max_overflow=4)
+        engine = create_engine(url, json_serializer=text, pool_size=1, max_overflow=4)
     except ImportError as error:
         raise StoreError("PostgreSQL needs the package psycopg: pip install 'psycopg[binary]'") from error
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(_try_after_a_rest, engine))
+    return engine
+
+
+def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _try_after_a_rest(engine: Engine, connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Tries a connection that was idle for a while, and replaces it if the server is gone: a round trip otherwise lost.
+
+    Raises:
+        DisconnectionError: If it is to be replaced.
+    """
+    if time.monotonic() - record.info.get("used", time.monotonic()) < REST_SECONDS:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise DisconnectionError from error
 
 
 def _sqlite_url(url: URL, read_only: bool) -> URL:

@@ -21,26 +21,27 @@ TRIGGERS = {
 }
 
 
-def description(connection: Connection) -> set[str]:
-    """Every table, column, constraint and index, one line each."""
+def description(connection: Connection, schema: str | None = None) -> set[str]:
+    """Every table, column, constraint and index of a schema, one line each; of the current one, if none is named."""
     inspector = inspect(connection)
-    tables = sorted(set(inspector.get_table_names()) - {"alembic_version"})
-    return {f"{table}: {line}" for table in tables for line in _lines(inspector, table)}
+    names = inspector.get_table_names(schema) if schema is None else inspector.get_temp_table_names()
+    tables = sorted(set(names) - {"alembic_version"})
+    return {f"{table}: {line}" for table in tables for line in _lines(inspector, table, schema)}
 
 
-def _lines(inspector: Inspector, table: str) -> Iterator[str]:
-    for column in inspector.get_columns(table):
+def _lines(inspector: Inspector, table: str, schema: str | None) -> Iterator[str]:
+    for column in inspector.get_columns(table, schema):
         yield f"column {column['name']} {column['type']}{'' if column['nullable'] else ' NOT NULL'}"
-    key: Any = inspector.get_pk_constraint(table)
+    key: Any = inspector.get_pk_constraint(table, schema)
     yield f"primary key {key['name']} ({', '.join(key['constrained_columns'])})"
-    for unique in inspector.get_unique_constraints(table):
+    for unique in inspector.get_unique_constraints(table, schema):
         yield f"unique {unique['name']} ({', '.join(unique['column_names'])})"
-    for foreign in inspector.get_foreign_keys(table):
+    for foreign in inspector.get_foreign_keys(table, schema):
         target = f"{foreign['referred_table']} ({', '.join(foreign['referred_columns'])})"
         yield f"foreign key {foreign['name']} ({', '.join(foreign['constrained_columns'])}) to {target}"
-    for check in inspector.get_check_constraints(table):
+    for check in inspector.get_check_constraints(table, schema):
         yield f"check {check['name']} {_plain(check['sqltext'])}"
-    for index in inspector.get_indexes(table):
+    for index in inspector.get_indexes(table, schema):
         if not index.get("duplicates_constraint"):
             yield f"index {index['name']} {_columns(index)}{_condition(index)}"
 
@@ -63,13 +64,15 @@ def _plain(condition: str) -> str:
 
 
 def differences(connection: Connection) -> list[str]:
-    """What the database has that it should not have, and what it lacks; on a server only its triggers are compared."""
-    found = []
-    if connection.dialect.name == "sqlite":
-        has, should = description(connection), _expected()
-        found += [f"schema: {line} is missing" for line in sorted(should - has)]
-        found += [f"schema: {line} should not be there" for line in sorted(has - should)]
-    missing = TRIGGERS[connection.dialect.name] - _triggers(connection)
+    """What the database has that it should not have, and what it lacks.
+
+    On a server the expected tables are made as temporary ones, on a connection beside this one, and rolled back.
+    """
+    has, triggers = description(connection), _triggers(connection)
+    should = _expected() if connection.dialect.name == "sqlite" else _expected_on_server(connection)
+    found = [f"schema: {line} is missing" for line in sorted(should - has)]
+    found += [f"schema: {line} should not be there" for line in sorted(has - should)]
+    missing = TRIGGERS[connection.dialect.name] - triggers
     return found + [f"schema: trigger {name} is missing" for name in sorted(missing)]
 
 
@@ -81,6 +84,15 @@ def _expected() -> set[str]:
             return description(connection)
     finally:
         engine.dispose()
+
+
+def _expected_on_server(connection: Connection) -> set[str]:
+    with connection.engine.connect() as other:
+        other.exec_driver_sql("SET TRANSACTION READ WRITE")
+        other.exec_driver_sql("SET LOCAL search_path TO pg_temp")
+        metadata.create_all(other, checkfirst=False)
+        schema = other.scalar(text("SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()"))
+        return description(other, schema)
 
 
 def _triggers(connection: Connection) -> set[str]:

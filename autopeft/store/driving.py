@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, not_, or_, select, update
 
 from autopeft.errors import LeaseLostError, StudyDrivenError
 from autopeft.store import log
 from autopeft.store.database import Now
 from autopeft.store.log import EventKind
 from autopeft.store.reader import study_row
-from autopeft.store.tables import StudyState, study, trial
+from autopeft.store.tables import StudyState, checkpoint, study, trial
 from autopeft.study import Proposal, TrialState
 
 
@@ -84,8 +84,7 @@ def enqueue(connection: Connection, driven: Row[Any], proposals: Sequence[Propos
     Raises:
         LeaseLostError: If the study was stopped.
     """
-    if driven.state == StudyState.STOPPED:
-        raise LeaseLostError(f"study {driven.name!r} was stopped: it takes no more trials until it is resumed")
+    _require_open(driven)
     known = _known(connection, driven.id, proposals)
     fresh: list[Proposal] = []
     for proposal in proposals:
@@ -101,6 +100,43 @@ def enqueue(connection: Connection, driven: Row[Any], proposals: Sequence[Propos
     connection.execute(update(study).where(study.c.id == driven.id).values(next_number=numbers[-1] + 1))
     _log_enqueued(connection, driven.id, numbers[0])
     return numbers
+
+
+def _require_open(driven: Row[Any]) -> None:
+    if driven.state == StudyState.STOPPED:
+        raise LeaseLostError(f"study {driven.name!r} was stopped: it takes no more trials until it is resumed")
+
+
+def promote(connection: Connection, driven: Row[Any], numbers: Sequence[int]) -> list[int]:
+    """Numbers of those of the trials that were PAUSED, now queued for their next rung; the rest is left as it is.
+
+    Raises:
+        LeaseLostError: If the study was stopped.
+    """
+    _require_open(driven)
+    changed = update(trial).where(
+        trial.c.study_id == driven.id, trial.c.number.in_(list(numbers)), trial.c.state == TrialState.PAUSED.value
+    )
+    queued = connection.execute(
+        changed.values(state=TrialState.QUEUED.value, not_before=0.0).returning(*trial.c["id", "number", "rung"])
+    ).all()
+    events = [{"trial_id": row.id, "detail": {"rung": row.rung}} for row in queued]
+    log.append_many(connection, EventKind.PROMOTED, driven.id, events)
+    return sorted(row.number for row in queued)
+
+
+def forget_checkpoints(connection: Connection, driven: Row[Any], *, paused: bool) -> dict[int, list[str]]:
+    """Artifacts that remain, by number of each trial whose checkpoints were dropped, now or before."""
+    states = [TrialState.COMPLETE, TrialState.DIVERGED, TrialState.CANCELLED, *([TrialState.PAUSED] if paused else [])]
+    done = and_(trial.c.study_id == driven.id, trial.c.state.in_([state.value for state in states]))
+    is_result = and_(trial.c.state == TrialState.COMPLETE.value, checkpoint.c.rung == trial.c.rung - 1)
+    stale = select(trial.c.id).where(trial.c.id == checkpoint.c.trial_id, done, not_(is_result)).exists()
+    connection.execute(delete(checkpoint).where(stale))
+    joined = trial.outerjoin(checkpoint, checkpoint.c.trial_id == trial.c.id)
+    kept: dict[int, list[str]] = {}
+    for number, path in connection.execute(select(trial.c.number, checkpoint.c.path).select_from(joined).where(done)):
+        kept.setdefault(number, []).extend([path] if path else [])
+    return kept
 
 
 def _known(connection: Connection, study_id: int, proposals: Sequence[Proposal]) -> set[tuple[str, int]]:
@@ -119,7 +155,7 @@ def _row(number: int, proposal: Proposal) -> dict[str, Any]:
         "label": proposal.label,
         "priority": proposal.priority,
         "state": TrialState.QUEUED.value,
-        "rung": 0,
+        "rung": proposal.rung,
         "attempt": 0,
         "cancel_requested": False,
         "failures": 0,

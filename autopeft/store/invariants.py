@@ -1,7 +1,8 @@
 """What must hold in the record at any moment, whatever was killed: for ``autopeft db check`` and every fault test.
 
 No row lost; a COMPLETE trial has each of its rungs once; at most one completed attempt; running ⇔ lease columns;
-attempts contiguous; no checkpoint pointer to a missing file.
+attempts contiguous; PAUSED below the top rung only; no checkpoint pointer to a missing file, or beyond where its trial
+stands. A trial's rungs are those from its first on (the control's first is the top) to the last that it finished.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from autopeft.fidelity import Fidelity
 from autopeft.store import tables
 from autopeft.store.tables import Outcome
 from autopeft.study import TrialState
@@ -32,11 +34,14 @@ def violations(connection: Connection, artifacts: Path | None = None) -> list[st
             found.append(
                 f"study {study.name}: {len(numbers)} trials, expected the numbers 0 to {study.next_number - 1}"
             )
+        top = Fidelity.from_json(study.spec["fidelity"]).top
         attempts = _by_trial(connection, tables.attempt, study.id, "number", "outcome")
         rungs = _by_trial(connection, tables.measurement, study.id, "rung", "attempt")
+        pointers = _by_trial(connection, tables.checkpoint, study.id, "rung")
         for trial in trials:
             mine, measured = attempts.get(trial.id, []), rungs.get(trial.id, [])
-            wrong = (*_of_state(trial), *_of_attempts(trial, mine), *_of_rungs(trial, mine, measured))
+            of_rungs = (*_of_rungs(trial, mine, measured), *_of_ladder(trial, top, pointers.get(trial.id, [])))
+            wrong = (*_of_state(trial), *_of_attempts(trial, mine), *of_rungs)
             found += [f"study {study.name}, trial {trial.number}: {what}" for what in wrong]
     return found + ([] if artifacts is None else _missing(connection, artifacts))
 
@@ -72,14 +77,25 @@ def _of_attempts(trial: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[str]
 
 def _of_rungs(trial: Row[Any], attempts: Sequence[Row[Any]], measured: Sequence[Row[Any]]) -> Iterator[str]:
     rungs = [row.rung for row in measured]
-    if rungs != list(range(trial.rung)):
-        yield f"has measured the rungs {rungs}, expected 0 to {trial.rung - 1}"
-    if trial.state == TrialState.COMPLETE and not trial.rung:
-        yield "is COMPLETE without a rung"
+    if rungs != list(range(trial.rung - len(rungs), trial.rung)):
+        yield f"has measured the rungs {rungs}, expected each once up to {trial.rung - 1}"
+    if trial.state in (TrialState.COMPLETE, TrialState.PAUSED) and not rungs:
+        yield f"is {trial.state} without a rung"
     ended = {attempt.number: attempt.outcome for attempt in attempts}
     for row in measured:
         if ended.get(row.attempt) not in (Outcome.COMPLETE, Outcome.PAUSED):
             yield f"has rung {row.rung} from attempt {row.attempt}, which ended as {ended.get(row.attempt)}"
+
+
+def _of_ladder(trial: Row[Any], top: int, pointers: Sequence[Row[Any]]) -> Iterator[str]:
+    """``trial.rung`` counts rungs finished: the top one is the last."""
+    if trial.rung > top + (trial.state == TrialState.COMPLETE):
+        yield f"is {trial.state} with {trial.rung} rungs behind it; its study has {top + 1}"
+    if trial.state == TrialState.COMPLETE and trial.rung != top + 1:
+        yield f"is COMPLETE after rung {trial.rung - 1}, expected {top}"
+    ahead = [row.rung for row in pointers if row.rung > trial.rung]
+    if ahead:
+        yield f"has checkpoints of the rungs {ahead}, and stands at rung {trial.rung}"
 
 
 def _missing(connection: Connection, artifacts: Path) -> list[str]:

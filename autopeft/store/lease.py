@@ -12,12 +12,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, func, select, update
 
 from autopeft.errors import LeaseLostError, StoreError
-from autopeft.store import blame, log, statements
+from autopeft.store import blame, log, statements, whole
 from autopeft.store.blame import Failure
 from autopeft.store.database import Now
 from autopeft.store.log import EventKind
 from autopeft.store.tables import Outcome, attempt, is_running, trial
-from autopeft.study import Measurement, TrialState
+from autopeft.study import Checkpoint, Measurement, TrialState
 
 
 def fence(trial_id: int, number: int) -> ColumnElement[bool]:
@@ -25,7 +25,15 @@ def fence(trial_id: int, number: int) -> ColumnElement[bool]:
     return statements.held_by(trial_id, number)
 
 
-def claim(connection: Connection, name: str, study_id: int | None, lease_seconds: float) -> Row[Any] | None:
+def asking(name: str, study_id: int | None, lease_seconds: float, revision: str) -> dict[str, Any]:
+    """The parameters of a claim, as ``claim`` explains them."""
+    who: dict[str, Any] = {"worker": name, "lease": float(lease_seconds), "revision": revision}
+    return who if study_id is None else {**who, "of_study": study_id}
+
+
+def claim(
+    connection: Connection, name: str, study_id: int | None, lease_seconds: float, revision: str
+) -> Row[Any] | None:
     """The first queued trial, now leased to worker ``name``; None if none is due. One atomic statement.
 
     Args:
@@ -33,15 +41,24 @@ def claim(connection: Connection, name: str, study_id: int | None, lease_seconds
         name: The worker.
         study_id: Only trials of this study; None for any.
         lease_seconds: How long the lease lasts without a beat.
+        revision: Of the schema that this process knows; from a database of another nothing is taken.
     """
-    who = {"worker": name, "lease": float(lease_seconds)}
-    if study_id is None:
-        found = statements.CLAIM_ANY.run(connection, **who)
-    else:
-        found = statements.CLAIM_OF_STUDY.run(connection, of_study=study_id, **who)
-    taken: Row[Any] | None = found.one_or_none()
+    who = asking(name, study_id, lease_seconds, revision)
+    if whole.serves(connection):
+        return whole.lease(connection, who)
+    claim = statements.CLAIM_ANY if study_id is None else statements.CLAIM_OF_STUDY
+    taken: Row[Any] | None = claim.run(connection, **who).one_or_none()
     if taken is not None:
         _begin_attempt(connection, taken, name)
+    return taken
+
+
+def claim_this(connection: Connection, trial_id: int, who: Mapping[str, Any]) -> Row[Any] | None:
+    """The trial, now leased as ``claim`` does; None if it is not queued any more."""
+    known = {name: value for name, value in who.items() if name != "of_study"}
+    taken: Row[Any] | None = statements.CLAIM_THIS.run(connection, this=trial_id, **known).one_or_none()
+    if taken is not None:
+        _begin_attempt(connection, taken, who["worker"])
     return taken
 
 
@@ -60,15 +77,24 @@ def beat(connection: Connection, trial_id: int, number: int, lease_seconds: floa
         LeaseLostError: If attempt ``number`` no longer holds it.
     """
     key = {"held": trial_id, "fence": number}
-    renewed = statements.BEAT.run(connection, **key, lease=float(lease_seconds)).one_or_none()
+    at_once = whole.serves(connection)
+    renewed = (
+        (whole.BEAT if at_once else statements.BEAT).run(connection, **key, lease=float(lease_seconds)).one_or_none()
+    )
     if renewed is None:
         raise lost(connection, trial_id, number)
-    statements.WORKER_SEEN.run(connection, seen=renewed.owner)
+    if not at_once:
+        statements.WORKER_SEEN.run(connection, seen=renewed.owner)
     return bool(renewed.cancel_requested)
 
 
-def complete(
-    connection: Connection, trial_id: int, number: int, measured: Measurement, environment: Mapping[str, str] | None
+def report(
+    connection: Connection,
+    trial_id: int,
+    number: int,
+    measured: Measurement,
+    environment: Mapping[str, str] | None,
+    state: TrialState,
 ) -> None:
     """Records what attempt ``number`` measured; nothing if that is in the record already.
 
@@ -78,37 +104,85 @@ def complete(
         number: The attempt that holds it.
         measured: What came of it.
         environment: What the attempt rests on beside what its worker said when it registered.
+        state: Of the trial from now on: COMPLETE at the top rung, PAUSED below.
 
     Raises:
         LeaseLostError: If the attempt no longer holds the trial.
         StoreError: If the measurement is of another rung than was ordered.
     """
+    if whole.serves(connection) and whole.report(connection, trial_id, number, measured, environment, state):
+        return
     key = {"held": trial_id, "fence": number}
-    done = statements.COMPLETE.run(connection, **key, finished=measured.rung).one_or_none()
+    done = statements.FINISH_RUNG[state].run(connection, **key, finished=measured.rung).one_or_none()
     if done is None:
-        held = hold(connection, trial_id, number, Outcome.COMPLETE)
+        held = hold(connection, trial_id, number, Outcome(state))
         if held is not None:
             raise StoreError(f"trial {held.number} was ordered at rung {held.rung}, got rung {measured.rung}")
         return
-    ended = statements.END_COMPLETE.run(connection, **key).one()
+    ended = statements.END_ATTEMPT[state].run(connection, **key).one()
     if environment:
         found = statements.text_of({**statements.values_of(ended.environment), **environment})
         statements.ENVIRONMENT.run(connection, **key, found=found)
     _record(connection, trial_id, number, measured)
-    state = {"state": TrialState.COMPLETE.value}
-    log.append(connection, EventKind.REPORTED, done.study_id, trial_id, number, worker=ended.worker, **state)
+    said: dict[str, Any] = {"worker": ended.worker, "state": state.value}
+    if state is TrialState.PAUSED or measured.rung:
+        said["rung"] = measured.rung
+    log.append(connection, EventKind.REPORTED, done.study_id, trial_id, number, **said)
+
+
+def report_and_claim(
+    connection: Connection,
+    trial_id: int,
+    number: int,
+    measured: Measurement,
+    environment: Mapping[str, str] | None,
+    state: TrialState,
+    who: Mapping[str, Any],
+) -> Row[Any] | None:
+    """``report``, then ``claim`` with the parameters in ``who``; the row of the claim, or None.
+
+    Where the report is in the record already its reply was lost, and with it that of the claim: the trial that the
+    worker has held since is given again.
+
+    Raises:
+        LeaseLostError: As ``report``; nothing is claimed then.
+        StoreError: As ``report``.
+    """
+    if whole.serves(connection):
+        both = whole.report_and_lease(connection, trial_id, number, measured, environment, state, who)
+        if both is not None:
+            return None if both.id is None else both
+    report(connection, trial_id, number, measured, environment, state)
+    forgotten = statements.HELD.run(connection, worker=who["worker"], lease=who["lease"]).one_or_none()
+    if forgotten is not None:
+        return forgotten
+    return claim(connection, who["worker"], who.get("of_study"), who["lease"], who["revision"])
 
 
 def _record(connection: Connection, trial_id: int, number: int, measured: Measurement) -> None:
     key = {"trial_id": trial_id, "rung": measured.rung, "attempt": number}
-    found = {
-        "values": statements.text_of(dict(measured.values)),
-        "curve": statements.text_of([list(point) for point in measured.curve]),
-        "correct": "".join(map(str, measured.correct)),
-    }
-    statements.MEASUREMENT.run(connection, **key, **found)
+    statements.MEASUREMENT.run(connection, **key, **statements.texts_of(measured))
     if measured.artifact is not None:
         statements.CHECKPOINT.run(connection, **key, path=measured.artifact, sha256=measured.sha256)
+
+
+def history(connection: Connection, taken: Row[Any]) -> tuple[tuple[Checkpoint, ...], int]:
+    """What earlier attempts left to go on from, the furthest first, and how many of them ran out of memory."""
+    if taken.attempt == 1:
+        return (), 0
+    found = statements.CHECKPOINTS.run(connection, taken=taken.id)
+    return tuple(Checkpoint(row.rung, row.path, row.sha256) for row in found), memory_failures(connection, taken.id)
+
+
+def memory_failures(connection: Connection, trial_id: int) -> int:
+    """How many attempts at the trial ran out of memory."""
+    return int(statements.MEMORY_FAILURES.run(connection, taken=trial_id).scalar_one())
+
+
+def keep_checkpoint(connection: Connection, held: Row[Any], checkpoint: Checkpoint) -> None:
+    """Notes where attempt ``held.attempt`` left off; in place of one that stood on the way to the same rung."""
+    key = {"trial_id": held.id, "rung": checkpoint.rung, "attempt": held.attempt}
+    statements.CHECKPOINT.run(connection, **key, path=checkpoint.path, sha256=checkpoint.sha256)
 
 
 def hold(connection: Connection, trial_id: int, number: int, outcome: Outcome) -> Row[Any] | None:
@@ -163,6 +237,28 @@ def finish(
     more = {"reason": reason, "failure": failure and failure.value}
     detail = {"state": state.value, **{name: value for name, value in more.items() if value}}
     log.append(connection, _KINDS[outcome], held.study_id, held.id, held.attempt, worker=held.owner, **detail)
+
+
+def fail(connection: Connection, held: Row[Any], reason: str, traceback: str, failure: Failure) -> TrialState:
+    """Ends the attempt that holds ``held`` as FAILED; the trial's new state comes back.
+
+    A first lack of memory blames nobody: the next attempt takes smaller pieces.
+    """
+    changes: dict[str, Any] = {}
+    if failure in blame.OUT_OF_MEMORY:
+        blamed = memory_failures(connection, held.id) + 1
+        state = blame.after_memory_failure(blamed)
+    else:
+        blamed = changes["failures"] = held.failures + 1
+        state = blame.after_failure(blamed)
+    if held.cancel_requested:
+        state = TrialState.CANCELLED
+    if failure not in blame.OUT_OF_MEMORY or state is not TrialState.QUEUED:
+        changes["error"] = f"{reason}\n{traceback}".rstrip()
+    due = Now() + blame.wait_seconds(blamed)
+    text: dict[str, Any] = {"reason": reason, "traceback": traceback, "failure": failure}
+    finish(connection, held, Outcome.FAILED, state, not_before=due, **text, **changes)
+    return state
 
 
 _KINDS = {

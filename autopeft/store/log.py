@@ -27,6 +27,7 @@ class EventKind(StrEnum):
     ENQUEUED = "enqueued"
     LEASED = "leased"
     REPORTED = "reported"
+    PROMOTED = "promoted"
     DIVERGED = "diverged"
     FAILED = "failed"
     LOST = "lost"

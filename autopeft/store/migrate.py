@@ -200,6 +200,20 @@ def require_current(database: Database) -> None:
     )
 
 
+def require_same(connection: Connection, name: str) -> None:
+    """Nothing, if the database ``name`` still is of the revision that it had when it was opened.
+
+    Raises:
+        SchemaError: If somebody has upgraded it since.
+    """
+    current = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if current != head_revision():
+        raise SchemaError(
+            f"database {name} was upgraded to revision {current} and this process knows {head_revision()}: "
+            "start it again with the version of autopeft that did so"
+        )
+
+
 def configuration(connection: Connection | None = None) -> Config:
     """Alembic's configuration, for scripts that run on ``connection`` inside its transaction."""
     from alembic.config import Config

@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, Select, and_, func, select
+from sqlalchemy import Connection, Row, Select, and_, case, func, select
 
 from autopeft.errors import NotFoundError
-from autopeft.store import migrate, rows, statements, tables
+from autopeft.probe import Probe
+from autopeft.store import migrate, probes, rows, statements, tables
 from autopeft.store.database import Database, Now
 from autopeft.study import FrontRecord, Measurement, Study, Trial, TrialState
 
@@ -40,8 +41,9 @@ class Reader:
             StoreError: If it cannot be opened.
         """
         database = Database(url, read_only=True)
-        database.require_file()
-        migrate.require_current(database)
+        with database.closed_unless_sound():
+            database.require_file()
+            migrate.require_current(database)
         return cls(database)
 
     def close(self) -> None:
@@ -66,13 +68,35 @@ class Reader:
         with self._database.reading() as connection:
             return self._studies.read(connection, study_row(connection, name).id)
 
-    def trials(self, study: str, states: Collection[TrialState] | None = None) -> list[Trial]:
-        """Trials in order of their numbers, in one query; only those in ``states`` if given."""
+    def probe_names(self) -> list[str]:
+        """Names of all probes, oldest first."""
         with self._database.reading() as connection:
-            query = _trials(study_row(connection, study).id).order_by(tables.trial.c.number)
+            return probes.names(connection)
+
+    def probe(self, wanted: str, model_sha256: str | None = None) -> Probe:
+        """The probe of that name, or the latest of that kind, of that model if one is given."""
+        with self._database.reading() as connection:
+            return probes.read(connection, wanted, model_sha256)
+
+    def trials(self, study: str, states: Collection[TrialState] | None = None) -> list[Trial]:
+        """Trials in order of their numbers, in two queries; only those in ``states`` if given."""
+        with self._database.reading() as connection:
+            found = study_row(connection, study)
+            query = _trials(found.id).order_by(tables.trial.c.number)
             if states is not None:
                 query = query.where(tables.trial.c.state.in_([state.value for state in states]))
-            return [rows.trial_of(row, self._configurations) for row in connection.execute(query)]
+            lower = _lower(connection, found.id)
+            return [rows.trial_of(row, self._configurations, lower) for row in connection.execute(query)]
+
+    def summaries(self, study: str) -> list[rows.Summary]:
+        """All trials in order of their numbers, without their configurations: a tenth of what ``trials`` costs."""
+        columns = tables.trial.c["number", "digest", "replicate", "state", "origin", "error"]
+        with self._database.reading() as connection:
+            query = _trials(study_row(connection, study).id).order_by(tables.trial.c.number)
+            chosen: Select[Any] = query.with_only_columns(
+                *columns, tables.measurement.c["values"], maintain_column_froms=True
+            )
+            return [rows.summary_of(row) for row in connection.execute(chosen)]
 
     def trial(self, study: str, number: int) -> Trial:
         """One trial; ``NotFoundError`` names the numbers that exist."""
@@ -81,7 +105,7 @@ class Reader:
             row = connection.execute(_trials(found.id).where(tables.trial.c.number == number)).one_or_none()
             if row is None:
                 raise _no_trial(found, number)
-            return rows.trial_of(row, self._configurations)
+            return rows.trial_of(row, self._configurations, _lower(connection, found.id, row.id))
 
     def measurement(self, study: str, number: int) -> Measurement:
         """The measurement of the trial's highest rung."""
@@ -91,7 +115,7 @@ class Reader:
             same_rung = and_(checkpoint.c.trial_id == found.id, checkpoint.c.rung == measurement.c.rung)
             query: Select[Any] = (
                 select(
-                    *measurement.c["rung", "curve", "correct"],
+                    *measurement.c["rung", "curve", "correct", "details"],
                     measurement.c["values"].label("measured"),
                     *checkpoint.c["path", "sha256"],
                 )
@@ -139,6 +163,15 @@ class Reader:
             started = select(Now() - tables.study.c.created_at)
             return float(connection.scalar(started.where(tables.study.c.id == study_row(connection, study).id)) or 0.0)
 
+    def worker_seconds(self, study: str) -> tuple[float, float]:
+        """Seconds of workers with attempts that have ended, well or badly, and with those that run, up to now.
+
+        A moment in which one worker has several attempts, of a pack, counts once.
+        """
+        with self._database.reading() as connection:
+            found = connection.execute(_worked(study_row(connection, study).id)).one()
+        return float(found[0] or 0.0), float(found[1] or 0.0)
+
     def workers(self) -> list[rows.Worker]:
         """All workers that ever registered, the latest first."""
         worker = tables.worker
@@ -158,8 +191,13 @@ class Reader:
             query = select(attempt).where(attempt.c.trial_id == found.id).order_by(attempt.c.number)
             return [rows.attempt_of(row) for row in connection.execute(query)]
 
-    def environments(self, study: str) -> dict[int, Mapping[str, str]]:
-        """By number of each COMPLETE trial, what its measurement rests on: versions, device, hashes."""
+    def environments(self, study: str, numbers: Collection[int] | None = None) -> dict[int, Mapping[str, str]]:
+        """By number of each COMPLETE trial, what its measurement rests on: versions, device, hashes.
+
+        Args:
+            study: Name of the study.
+            numbers: Only these trials; None: all.
+        """
         attempt, trial = tables.attempt, tables.trial
         with self._database.reading() as connection:
             query: Select[Any] = (
@@ -170,6 +208,8 @@ class Reader:
                 )
                 .order_by(trial.c.number)
             )
+            if numbers is not None:
+                query = query.where(trial.c.number.in_(list(numbers)))
             return {row.number: row.environment for row in connection.execute(query)}
 
     def failures(self, study: str) -> dict[str, int]:
@@ -204,16 +244,30 @@ class _Studies:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[tuple[Any, ...], Study]] = {}
+        self._tops: dict[int, int] = {}
 
-    def read(self, connection: Connection, study_id: int) -> Study:
-        """The study, as it stands now."""
-        target = statements.TARGET.run(connection, asked=study_id).one()
+    def read(self, connection: Connection, study_id: int, target: tuple[Any, ...] | None = None) -> Study:
+        """The study, as it stands now; ``target`` is its hash and targets, if they were read already."""
+        target = tuple(statements.TARGET.run(connection, asked=study_id).one()) if target is None else target
         known = self._known.get(study_id)
-        if known is None or known[0] != tuple(target):
+        if known is None or known[0] != target:
             found = tables.study.c.id == study_id
-            known = tuple(target), rows.study_of(connection.execute(select(tables.study).where(found)).one())
+            known = target, rows.study_of(connection.execute(select(tables.study).where(found)).one())
             self._known[study_id] = known
         return known[1]
+
+    def note_top(self, trial_id: int, study: Study) -> None:
+        """Remembers the highest rung of ``study``, which never changes, for the trial."""
+        self._tops[trial_id] = study.fidelity.top
+
+    def top_rung(self, connection: Connection, trial_id: int) -> int:
+        """The highest rung of the trial's study; 0 if there is no such trial."""
+        if trial_id not in self._tops:
+            study_id = statements.STUDY_OF.run(connection, held=trial_id).scalar()
+            if study_id is None:
+                return 0
+            self.note_top(trial_id, self.read(connection, study_id))
+        return self._tops[trial_id]
 
 
 def study_row(connection: Connection, name: str | None) -> Row[Any]:
@@ -260,3 +314,36 @@ def _trials(study_id: int) -> Select[Any]:
         .select_from(trial.outerjoin(measurement, highest))
         .where(trial.c.study_id == study_id)
     )
+
+
+def _worked(study_id: int) -> Select[Any]:
+    """Seconds that each attempt adds to what its worker had worked until then: of those that have ended, and of all."""
+    attempt, trial = tables.attempt, tables.trial
+    end = func.coalesce(attempt.c.finished_at, Now())
+    before = func.max(end).over(
+        partition_by=attempt.c.worker, order_by=[attempt.c.started_at, attempt.c.id], rows=(None, -1)
+    )
+    each = (
+        select(attempt.c.started_at, attempt.c.finished_at, end.label("end"), before.label("before"))
+        .select_from(attempt.join(trial, trial.c.id == attempt.c.trial_id))
+        .where(trial.c.study_id == study_id)
+        .subquery()
+    )
+    begun = case((each.c.before > each.c.started_at, each.c.before), else_=each.c.started_at)
+    added = case((each.c.end > begun, each.c.end - begun), else_=0.0)
+    running = each.c.finished_at.is_(None)
+    return select(func.sum(case((running, 0.0), else_=added)), func.sum(case((running, added), else_=0.0)))
+
+
+def _lower(connection: Connection, study_id: int, trial_id: int | None = None) -> rows.Lower:
+    trial, measurement = tables.trial, tables.measurement
+    query = (
+        select(measurement.c.trial_id, measurement.c.rung, measurement.c["values"].label("measured"))
+        .select_from(measurement.join(trial, trial.c.id == measurement.c.trial_id))
+        .where(trial.c.study_id == study_id, measurement.c.rung < trial.c.rung - 1)
+        .order_by(measurement.c.trial_id, measurement.c.rung)
+    )
+    found: rows.Lower = {}
+    for row in connection.execute(query if trial_id is None else query.where(trial.c.id == trial_id)):
+        found.setdefault(row.trial_id, {})[row.rung] = row.measured
+    return found

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from sqlalchemy import Row
 
+from autopeft import proxy
+from autopeft.objectives import exact
 from autopeft.store.blame import Failure
 from autopeft.store.tables import Outcome
-from autopeft.study import FrontRecord, Measurement, Order, Origin, Study, Trial, TrialState
+from autopeft.study import Checkpoint, FrontRecord, Measurement, Order, Origin, Study, Trial, TrialState
 from search_spaces.configuration import Configuration
 
 
@@ -86,6 +88,33 @@ class Event:
     detail: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A trial without its configuration: what a study's standing needs of thousands.
+
+    Attributes:
+        number: As of the trial.
+        digest: As of the trial.
+        replicate: As of the trial.
+        state: As of the trial.
+        origin: As of the trial.
+        values: As of the trial.
+        error: As of the trial.
+    """
+
+    number: int
+    digest: str
+    replicate: int
+    state: TrialState
+    origin: Origin
+    values: Mapping[str, float]
+    error: str | None
+
+    def with_values(self, values: Mapping[str, float]) -> Self:
+        """The same with other values."""
+        return replace(self, values=values)
+
+
 class Configurations:
     """Configurations by digest, so that a record which is read again and again is parsed once."""
 
@@ -101,10 +130,15 @@ class Configurations:
 
 def study_of(row: Row[Any]) -> Study:
     """The study, with the target as last set."""
-    return Study.from_json({**row.spec, "trials": row.trials, "hours": row.hours})
+    targets = {"trials": row.trials, "hours": row.hours, "device_hours": row.device_hours}
+    return Study.from_json({**row.spec, **targets})
 
 
-def trial_of(row: Row[Any], configurations: Configurations) -> Trial:
+Lower = dict[int, dict[int, Mapping[str, float]]]
+"""By trial and rung, the values at a rung below the highest that the trial finished."""
+
+
+def trial_of(row: Row[Any], configurations: Configurations, lower: Lower) -> Trial:
     """The trial in a row that also has the ``values`` of its highest rung."""
     return Trial(
         number=row.number,
@@ -119,19 +153,37 @@ def trial_of(row: Row[Any], configurations: Configurations) -> Trial:
         owner=row.owner,
         values=row.measured or {},
         error=row.error,
+        lower=lower.get(row.id, {}),
     )
 
 
-def order_of(row: Row[Any], study: Study, configurations: Configurations) -> Order:
-    """The order for a trial that was just leased."""
+def summary_of(row: Row[Any]) -> Summary:
+    """The summary of a trial, in a row with its columns in order."""
+    number, digest, replicate, state, origin, error, measured = tuple(row)
+    return Summary(number, digest, replicate, TrialState(state), Origin(origin), measured or {}, error)
+
+
+def order_of(
+    row: Row[Any],
+    study: Study,
+    configurations: Configurations,
+    checkpoints: tuple[Checkpoint, ...] = (),
+    memory_failures: int = 0,
+) -> Order:
+    """The order for a trial that was just leased, with what its earlier attempts left."""
+    plan = configurations.read(row.digest, row.configuration)
+    on_sibling = proxy.stands_in(study, Origin(row.origin), plan)
     return Order(
         trial_id=row.id,
         attempt=row.attempt,
         number=row.number,
-        study=study,
-        configuration=configurations.read(row.digest, row.configuration),
+        study=proxy.on_proxy(study) if on_sibling else study,
+        configuration=proxy.carried(study, plan) if on_sibling else plan,
         replicate=row.replicate,
         rung=row.rung,
+        checkpoints=checkpoints,
+        memory_failures=memory_failures,
+        costs={name: cost(plan) for name, cost in exact(study).items()} if on_sibling else None,
     )
 
 
@@ -144,6 +196,7 @@ def measurement_of(row: Row[Any]) -> Measurement:
         correct=tuple(int(mark) for mark in row.correct),
         artifact=row.path,
         sha256=row.sha256,
+        details=row.details,
     )
 
 

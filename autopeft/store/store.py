@@ -9,20 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from autopeft.errors import ConfigurationError, StoreError
-from autopeft.store import again, blame, driving, hosts, lease, log, migrate, rows, statements, tables
+from autopeft.probe import Probe
+from autopeft.store import (
+    again,
+    beside,
+    cancelling,
+    driving,
+    hosts,
+    lease,
+    log,
+    migrate,
+    probes,
+    rows,
+    statements,
+    tables,
+)
 from autopeft.store.blame import Failure
 from autopeft.store.database import Database, Now
 from autopeft.store.log import EventKind
 from autopeft.store.reader import Reader, study_row, trial_row
 from autopeft.store.tables import Outcome, StudyState
-from autopeft.study import FrontRecord, Measurement, Order, Proposal, Study, TrialState
+from autopeft.study import Checkpoint, FrontRecord, Measurement, Order, Proposal, Study, TrialState
+from search_spaces.configuration import Configuration
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -43,6 +58,11 @@ class Store(Reader):
     than the timeout, read-only, full or away, and ``NotFoundError`` for a study or trial that does not exist.
     """
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._ids: dict[str, int] = {}
+        self._revision = migrate.head_revision()
+
     @classmethod
     def open(cls, url: str, *, create: bool = False) -> Self:
         """The store at ``url``; with ``create`` a missing or empty database is made.
@@ -53,9 +73,10 @@ class Store(Reader):
             StoreError: If it cannot be opened.
         """
         database = Database(url)
-        if not create:
-            database.require_file()
-        migrate.make_current(database, create)
+        with database.closed_unless_sound():
+            if not create:
+                database.require_file()
+            migrate.make_current(database, create)
         return cls(database)
 
     def create_study(self, study: Study) -> None:
@@ -70,6 +91,7 @@ class Store(Reader):
             "sha256": hashlib.sha256(json.dumps(spec, sort_keys=True, allow_nan=False).encode()).hexdigest(),
             "trials": study.trials,
             "hours": study.hours,
+            "device_hours": study.device_hours,
             "next_number": 0,
             "driver_epoch": 0,
         }
@@ -81,13 +103,20 @@ class Store(Reader):
                 raise StoreError(f"study {study.name!r} exists already: resume it, or give another name") from error
             log.append(connection, EventKind.CREATED, study_id, trials=study.trials, hours=study.hours)
 
-    def set_target(self, study: str, trials: int, hours: float | None) -> None:
-        """Sets how many proposals and hours the study is to take."""
+    def record_probe(self, probe: Probe) -> None:
+        """Writes a probe whole; ``StoreError`` if its name is taken, ``ConfigurationError`` if it is no name."""
+        with self._database.writing() as connection:
+            probes.add(connection, probe)
+
+    def set_target(self, study: str, trials: int, hours: float | None, device_hours: float | None = None) -> None:
+        """Sets how many proposals, hours, and hours of device time the study is to take."""
         with self._database.writing() as connection:
             found = study_row(connection, study)
             changed = update(tables.study).where(tables.study.c.id == found.id)
-            connection.execute(changed.values(trials=trials, hours=hours))
-            log.append(connection, EventKind.TARGET_SET, found.id, trials=trials, hours=hours)
+            connection.execute(changed.values(trials=trials, hours=hours, device_hours=device_hours))
+            log.append(
+                connection, EventKind.TARGET_SET, found.id, trials=trials, hours=hours, device_hours=device_hours
+            )
 
     def acquire_driver(self, study: str, owner: str, lease_seconds: float = 30) -> int:
         """The epoch under which ``owner`` drives the study; ``StoreError`` if another live driver does."""
@@ -95,8 +124,14 @@ class Store(Reader):
             return driving.acquire(connection, study, owner, lease_seconds)
 
     def renew_driver(self, study: str, epoch: int, lease_seconds: float = 30) -> None:
-        """Keeps the study; ``LeaseLostError`` if the epoch is no longer current."""
+        """Keeps the study.
+
+        Raises:
+            LeaseLostError: If the epoch is no longer current.
+            SchemaError: If somebody has upgraded the database to a revision that this process does not know.
+        """
         with self._database.writing() as connection:
+            migrate.require_same(connection, str(self._database))
             driving.renew(connection, study, epoch, lease_seconds)
 
     def release_driver(self, study: str, epoch: int) -> None:
@@ -112,6 +147,28 @@ class Store(Reader):
         with self._database.writing() as connection:
             return driving.enqueue(connection, driving.renew(connection, study, epoch, lease_seconds), proposals)
 
+    def promote(self, study: str, epoch: int, numbers: Sequence[int], lease_seconds: float = 30) -> list[int]:
+        """Numbers of those trials that were PAUSED, now QUEUED for their next rung.
+
+        Renews the driver's lease; ``LeaseLostError`` if the epoch is no longer current or the study was stopped.
+        """
+        with self._database.writing() as connection:
+            return driving.promote(connection, driving.renew(connection, study, epoch, lease_seconds), numbers)
+
+    def forget_checkpoints(
+        self, study: str, epoch: int, *, paused: bool = False, lease_seconds: float = 30
+    ) -> dict[int, list[str]]:
+        """Artifacts that remain, by number of each trial that needs no checkpoint any more: its files may go.
+
+        A trial needs none once it is COMPLETE (the artifact of its top rung stays), DIVERGED or CANCELLED; with
+        ``paused`` those that were not promoted count too, which is for the end of a study. Renews the driver's lease;
+        ``LeaseLostError`` if the epoch is no longer current.
+        """
+        with self._database.writing() as connection:
+            return driving.forget_checkpoints(
+                connection, driving.renew(connection, study, epoch, lease_seconds), paused=paused
+            )
+
     def register_worker(self, worker: str, host: str, device: str, pid: int, environment: Mapping[str, str]) -> None:
         """Enters the worker, or enters it anew; ``ConfigurationError`` if SQLite is in use on another host."""
         row = {"name": worker, "host": host, "device": device, "pid": pid, "environment": dict(environment)}
@@ -126,27 +183,67 @@ class Store(Reader):
             statements.WORKER_SEEN.run(connection, seen=worker)
 
     def lease(self, worker: str, study: str | None, lease_seconds: float = 60) -> Order | None:
-        """The next order, of any study if none is named; None if nothing is due."""
-        with self._database.writing() as connection:
+        """The next order, of any study if none is named; None if nothing is due.
+
+        Raises:
+            SchemaError: If somebody has upgraded the database to a revision that this process does not know.
+        """
+        with self._database.at_once() as connection:
             study_id = None if study is None else self._id_of(connection, study)
-            taken = lease.claim(connection, worker, study_id, lease_seconds)
+            taken = lease.claim(connection, worker, study_id, lease_seconds, self._revision)
             if taken is None:
+                migrate.require_same(connection, str(self._database))
                 return None
-            return rows.order_of(taken, self._studies.read(connection, taken.study_id), self._configurations)
+            found = self._with_it(connection, taken)
+        return self._order(taken, *found)
+
+    def lease_beside(
+        self,
+        order: Order,
+        count: int,
+        worker: str,
+        fits: Callable[[Configuration], bool],
+        lease_seconds: float = 60,
+    ) -> list[Order]:
+        """At most ``count`` more orders for the holder of ``order``: of its study, replicate and rung, in their order.
+
+        None where ``order`` was lost or has failed before, and none that was: such a trial is to run alone. What
+        ``fits`` is false for stays in the queue.
+
+        Raises:
+            LeaseLostError: If the attempt no longer holds the trial.
+        """
+        with self._database.writing() as connection:
+            held = lease.hold(connection, order.trial_id, order.attempt, Outcome.COMPLETE)
+            who = lease.asking(worker, None, lease_seconds, self._revision)
+            taken = [] if held is None else beside.claim(connection, held, count, who, fits)
+            found = [(row, self._with_it(connection, row)) for row in taken]
+        return [self._order(row, *known) for row, known in found]
+
+    def _with_it(self, connection: Connection, taken: Row[Any]) -> tuple[Study, tuple[Checkpoint, ...], int]:
+        """The study of a trial that was taken, and its history."""
+        target = taken.sha256, taken.trials, taken.hours, taken.device_hours
+        study = self._studies.read(connection, taken.study_id, target)
+        self._studies.note_top(taken.id, study)
+        return study, *lease.history(connection, taken)
+
+    def _order(self, taken: Row[Any], study: Study, checkpoints: tuple[Checkpoint, ...], failures: int) -> Order:
+        return rows.order_of(taken, study, self._configurations, checkpoints, failures)
 
     def _id_of(self, connection: Connection, study: str) -> int:
-        found = statements.STUDY_ID.run(connection, named=study).scalar()
-        return int(found) if found is not None else study_row(connection, study).id
+        if study not in self._ids:
+            self._ids[study] = study_row(connection, study).id
+        return self._ids[study]
 
     def beat(self, trial_id: int, attempt: int, lease_seconds: float = 60) -> bool:
         """Renews the lease; whether a cancel was asked for. ``LeaseLostError`` if the attempt no longer holds it."""
-        with self._database.writing() as connection:
+        with self._database.at_once() as connection:
             return lease.beat(connection, trial_id, attempt, lease_seconds)
 
     def report(
         self, trial_id: int, attempt: int, measurement: Measurement, environment: Mapping[str, str] | None = None
     ) -> None:
-        """Records the measurement, and the trial is COMPLETE; ``LeaseLostError`` if the attempt no longer holds it.
+        """Records the measurement; the trial is COMPLETE, or PAUSED if there are rungs above the one it finished.
 
         Args:
             trial_id: As in the order.
@@ -155,10 +252,42 @@ class Store(Reader):
             environment: What it rests on beside what the worker registered with: hashes of backbone and data.
 
         Raises:
+            LeaseLostError: If the attempt no longer holds the trial.
             StoreError: If the measurement is of another rung than was ordered.
         """
-        with self._database.writing() as connection:
-            lease.complete(connection, trial_id, attempt, measurement, environment)
+        with self._database.at_once() as connection:
+            below_top = measurement.rung < self._studies.top_rung(connection, trial_id)
+            state = TrialState.PAUSED if below_top else TrialState.COMPLETE
+            lease.report(connection, trial_id, attempt, measurement, environment, state)
+
+    def report_and_lease(
+        self,
+        trial_id: int,
+        attempt: int,
+        measurement: Measurement,
+        environment: Mapping[str, str] | None,
+        worker: str,
+        study: str | None,
+        lease_seconds: float = 60,
+    ) -> Order | None:
+        """``report``, then ``lease``, in one transaction: both happen or neither; None if nothing is due.
+
+        Where the reply was lost, sending again gives the order that it held.
+
+        Raises:
+            LeaseLostError: As ``report``.
+            StoreError: As ``report``.
+        """
+        with self._database.at_once() as connection:
+            below_top = measurement.rung < self._studies.top_rung(connection, trial_id)
+            state = TrialState.PAUSED if below_top else TrialState.COMPLETE
+            study_id = None if study is None else self._id_of(connection, study)
+            who = lease.asking(worker, study_id, lease_seconds, self._revision)
+            taken = lease.report_and_claim(connection, trial_id, attempt, measurement, environment, state, who)
+            if taken is None:
+                return None
+            found = self._with_it(connection, taken)
+        return self._order(taken, *found)
 
     def report_diverged(self, trial_id: int, attempt: int, reason: str) -> None:
         """The trial is DIVERGED, a result; ``LeaseLostError`` if the attempt no longer holds it."""
@@ -177,13 +306,7 @@ class Store(Reader):
             if held is None:
                 state = connection.scalar(select(tables.trial.c.state).where(tables.trial.c.id == trial_id))
                 return TrialState.FAILED if state == TrialState.FAILED else TrialState.QUEUED
-            failures = held.failures + 1
-            state = TrialState.CANCELLED if held.cancel_requested else blame.after_failure(failures)
-            changes = {"failures": failures, "error": f"{reason}\n{traceback}".rstrip()}
-            due = Now() + blame.wait_seconds(failures)
-            text: dict[str, Any] = {"reason": reason, "traceback": traceback, "failure": Failure(failure)}
-            lease.finish(connection, held, Outcome.FAILED, state, not_before=due, **text, **changes)
-            return state
+            return lease.fail(connection, held, reason, traceback, Failure(failure))
 
     def report_lost(self, trial_id: int, attempt: int, reason: str, last_words: str = "") -> TrialState:
         """As a lease that runs out, said by the worker whose training process died; nothing if it was reaped.
@@ -198,13 +321,23 @@ class Store(Reader):
             return lease.lose(connection, held, reason, last_words, explained=True)
 
     def hand_back(
-        self, trial_id: int, attempt: int, reason: str | None = None, failure: str = Failure.PREEMPTED
+        self,
+        trial_id: int,
+        attempt: int,
+        reason: str | None = None,
+        failure: str = Failure.PREEMPTED,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
-        """QUEUED again without blame, or CANCELLED if that was asked; ``LeaseLostError`` if no longer held."""
+        """QUEUED again without blame, or CANCELLED if that was asked; ``LeaseLostError`` if no longer held.
+
+        Whoever takes the trial next goes on from ``checkpoint``.
+        """
         with self._database.writing() as connection:
             held = lease.hold(connection, trial_id, attempt, Outcome.PREEMPTED)
             if held is None:
                 return
+            if checkpoint is not None:
+                lease.keep_checkpoint(connection, held, checkpoint)
             state = TrialState.CANCELLED if held.cancel_requested else TrialState.QUEUED
             text: dict[str, Any] = {"reason": reason, "failure": Failure(failure)}
             lease.finish(connection, held, Outcome.PREEMPTED, state, preempted=held.preempted + 1, **text)
@@ -238,7 +371,7 @@ class Store(Reader):
     def cancel(self, study: str, number: int) -> TrialState:
         """The trial's state: CANCELLED at once if it waited; a running one is asked to stop; a final one stays."""
         with self._database.writing() as connection:
-            return _cancel(connection, trial_row(connection, study, number, lock=True))
+            return cancelling.cancel(connection, trial_row(connection, study, number, lock=True))
 
     def stop(self, study: str) -> int:
         """Ends the study: it takes no more trials until it has a new driver, and all that waits or runs is cancelled.
@@ -246,16 +379,7 @@ class Store(Reader):
         What runs is asked to stop, as by ``cancel``. Returns how many trials that concerns.
         """
         with self._database.writing() as connection:
-            found = study_row(connection, study)
-            stopped = update(tables.study).where(tables.study.c.id == found.id)
-            connection.execute(stopped.values(state=StudyState.STOPPED))
-            log.append(connection, EventKind.STOPPED, found.id)
-            states = [state.value for state in TrialState if not state.is_final]
-            query = select(tables.trial).where(tables.trial.c.study_id == found.id, tables.trial.c.state.in_(states))
-            open_trials = connection.execute(query.with_for_update()).all()
-            for row in open_trials:
-                _cancel(connection, row)
-            return len(open_trials)
+            return cancelling.stop(connection, study_row(connection, study).id)
 
     def record_front(self, study: str, record: FrontRecord) -> None:
         """Adds a front to the study's history."""
@@ -271,18 +395,3 @@ class Store(Reader):
             if members:
                 connection.execute(insert(tables.front_member), members)
             log.append(connection, EventKind.FRONT, found.id, hypervolume=record.hypervolume, members=len(members))
-
-
-def _cancel(connection: Connection, row: Row[Any]) -> TrialState:
-    state = TrialState(row.state)
-    if state.is_final:
-        return state
-    if state is TrialState.RUNNING:
-        changes: dict[str, Any] = {"cancel_requested": True}
-        kind = EventKind.CANCEL_REQUESTED
-    else:
-        changes = {"state": TrialState.CANCELLED, "finished_at": Now()}
-        state, kind = TrialState.CANCELLED, EventKind.CANCELLED
-    connection.execute(update(tables.trial).where(tables.trial.c.id == row.id).values(changes))
-    log.append(connection, kind, row.study_id, row.id)
-    return state

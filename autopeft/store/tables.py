@@ -26,6 +26,7 @@ from sqlalchemy import (
     literal_column,
 )
 
+from autopeft.probe import ProbeKind
 from autopeft.store.blame import Failure
 from autopeft.study import TrialState
 
@@ -79,6 +80,7 @@ study = Table(
     Column("driver_epoch", Integer, nullable=False),
     Column("driver_expires_at", Double),
     Column("created_at", Double, nullable=False),
+    Column("device_hours", Double, doc="of all workers together; NULL: no limit"),
     UniqueConstraint("name"),
     CheckConstraint(_one_of("state", StudyState), name="state"),
     CheckConstraint("(driver IS NULL) = (driver_expires_at IS NULL)", name="driver_lease"),
@@ -135,6 +137,7 @@ Index(
     sqlite_where=is_running,
     postgresql_where=is_running,
 )
+Index("ix_trial_state", trial.c.study_id, trial.c.state)  # holds all that a count by state reads
 
 attempt = Table(
     "attempt",
@@ -167,6 +170,7 @@ measurement = Table(
     Column("curve", JSON, nullable=False),
     Column("correct", Text, nullable=False, doc="one character a validation row, 1 or 0, in data order"),
     Column("created_at", Double, nullable=False),
+    Column("details", JSON, nullable=False, doc="what the trial learned beside its values, one key a technique"),
     UniqueConstraint("trial_id", "rung"),
 )
 
@@ -214,6 +218,18 @@ front_member = Table(
     Column("front_id", _Id, ForeignKey("front.id"), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("trial_id", _Id, ForeignKey("trial.id"), nullable=False),
+)
+
+probe = Table(
+    "probe",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("spec", JSON, nullable=False, doc="all of it: scores, settings, seeds, hashes"),
+    Column("sha256", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    CheckConstraint(_one_of("kind", ProbeKind), name="kind"),
 )
 
 event = Table(

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autopeft.tasks.chats import layout_words
 from autopeft.tasks.kinds import TaskKind
 from autopeft.tasks.task import Split, Task
 
 TOKENS_A_WORD = 1.5
-SHORTEST, LONGEST = 32, 256
+SHORTEST, LONGEST, LONGEST_CHAT = 32, 256, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +72,8 @@ def _max_length(split: Split) -> int:
     for column in (split.pairs, split.answers):
         if column is not None:
             words = [count + len(text.split()) for count, text in zip(words, column, strict=True)]
+    if split.chats is not None:
+        words = [count + layout_words(chat) for count, chat in zip(words, split.chats, strict=True)]
     tokens = TOKENS_A_WORD * float(np.quantile(words, 0.99)) + 4
-    return min(max(16 * math.ceil(tokens / 16), SHORTEST), LONGEST)
+    longest = LONGEST if split.chats is None else LONGEST_CHAT
+    return min(max(16 * math.ceil(tokens / 16), SHORTEST), longest)

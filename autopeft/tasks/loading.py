@@ -18,14 +18,17 @@ import numpy as np
 from autopeft.errors import TaskError
 from autopeft.tasks.builtin import ASPECT_LABELS, BUILTIN_TASKS, AspectSizes, generate_split
 from autopeft.tasks.files import read_files
+from autopeft.tasks.grading import require_gradable
 from autopeft.tasks.hub import is_saved, read_hub, read_saved
 from autopeft.tasks.kinds import TaskKind
 from autopeft.tasks.labels import Vocabulary
-from autopeft.tasks.metrics import ALIASES, METRICS, find_metric
+from autopeft.tasks.metric_files import MetricFile
+from autopeft.tasks.metrics import ALIASES, find_metric, is_causal
 from autopeft.tasks.readings import Reading, find_reading, require_fit
 from autopeft.tasks.selection import carve, take_part
 from autopeft.tasks.tables import Source, Table
 from autopeft.tasks.task import HUB_PREFIX, Split, Task, TaskSpec
+from autopeft.tasks.templates import read_template
 
 SIZES = AspectSizes()
 
@@ -37,12 +40,20 @@ def load_task(spec: TaskSpec) -> Task:
         TaskError: If there is no such task, or its data cannot be used.
     """
     if spec.metric is not None:
-        spec = replace(spec, metric=ALIASES.get(spec.metric, spec.metric))
-        find_metric(str(spec.metric))
+        spec = replace(spec, metric=_metric_of(spec.metric))
+    if spec.chat_template is not None:
+        spec = replace(spec, chat_template=read_template(spec.chat_template))
     if spec.source in BUILTIN_TASKS:
         return _load_aspects(spec)
     source, spec = _find_source(spec)
     return _assemble(source, spec)
+
+
+def _metric_of(asked: str) -> str:
+    """The metric asked for by its name here; one from a file with its absolute path and its hash."""
+    if (file := MetricFile.find(asked)) is not None:
+        return str(file)
+    return find_metric(ALIASES.get(asked, asked)).name
 
 
 def _load_aspects(spec: TaskSpec) -> Task:
@@ -51,6 +62,10 @@ def _load_aspects(spec: TaskSpec) -> Task:
         raise TaskError(
             f"{' and '.join(named)} named for the built-in task aspects; expected none: its columns are fixed"
         )
+    if spec.chat_template is not None:
+        raise TaskError("a chat template is given for the built-in task aspects, which holds no conversations")
+    if spec.metric is not None and MetricFile.find(spec.metric) is not None:
+        raise TaskError(f"the metric is {spec.metric}, and aspects has no answers to generate; choose accuracy")
     metric = spec.metric or "accuracy"
     require_fit(metric, TaskKind.CLASSIFICATION, len(ASPECT_LABELS))
     train = generate_split("train", spec.train_rows or SIZES.train, spec.seed)
@@ -91,6 +106,7 @@ def _assemble(source: Source, spec: TaskSpec) -> Task:
     vocabulary = reading.vocabulary
     train = reading.examples(source.train)
     reading.require_trainable(train, source.train.origin)
+    _require_chats(train, spec)
     notes = [reading.note]
     if source.validation is None:
         train, validation = _carved(train, vocabulary, spec, notes)
@@ -99,8 +115,10 @@ def _assemble(source: Source, spec: TaskSpec) -> Task:
         validation = reading.examples(source.validation, _held(train))
     train = _cut(train, spec.train_rows, "training", vocabulary, spec.seed, notes)
     validation = _cut(validation, spec.validation_rows, "validation", vocabulary, spec.seed, notes)
-    if not METRICS[metric].is_causal:
+    if not is_causal(metric):
         _require_scorable(train, validation, vocabulary, notes)
+    else:
+        require_gradable(metric, validation, "the validation rows")
     return Task(
         name=_name(source.name),
         spec=spec,
@@ -110,6 +128,7 @@ def _assemble(source: Source, spec: TaskSpec) -> Task:
         validation=validation,
         notes=tuple(notes),
         data_sha256=_digest(vocabulary.names, train, validation),
+        metric_file=(spec.metric and MetricFile.find(spec.metric)) or None,
         test_reader=_test_reader(source, reading, train),
     )
 
@@ -170,6 +189,14 @@ def _require_rows(table: Table) -> None:
         raise TaskError(f"{table.origin} holds no rows; expected rows with a text and a label: check how it was made")
 
 
+def _require_chats(train: Split, spec: TaskSpec) -> None:
+    if spec.chat_template is not None and train.chats is None:
+        raise TaskError(
+            "a chat template is given, and the rows are no conversations; expected a column messages or conversations: "
+            "leave --chat-template out, or name the column with --text-column"
+        )
+
+
 def _require_scorable(train: Split, validation: Split, vocabulary: Vocabulary, notes: list[str]) -> None:
     """Says which classes validation lacks; refuses a validation split on which every model scores the same way."""
     if len(set(validation.labels)) < 2:
@@ -194,9 +221,14 @@ def _name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:128] or "task"
 
 
-def _digest(label_names: tuple[str, ...], train: Split, validation: Split) -> str:
+def split_sha256(split: Split) -> str:
+    """Hash of the content of a split, wherever it lies."""
+    return _digest((), split)
+
+
+def _digest(label_names: tuple[str, ...], *splits: Split) -> str:
     digest = hashlib.sha256()
-    for part in (label_names, *(_columns(split) for split in (train, validation))):
+    for part in (label_names, *(_columns(split) for split in splits)):
         digest.update(json.dumps(part, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         digest.update(b"\n")
     return digest.hexdigest()
@@ -207,6 +239,8 @@ def _columns(split: Split) -> tuple[object, ...]:
     found: tuple[object, ...] = (split.texts, split.pairs, split.labels)
     if split.images is not None:
         return (_image_hashes(split.images), split.labels)
+    if split.chats is not None:
+        return (split.chats,)
     return found if split.answers is None else (*found, split.answers, split.options)
 
 

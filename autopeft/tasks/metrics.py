@@ -1,9 +1,9 @@
 """The metrics of tasks: predictions and labels in, one finite number out, higher is better.
 
-Of language modelling there are three: ``option_accuracy`` (the likeliest option is the right one), ``exact_match``
-(what is generated is the answer) and ``likelihood`` (exp of minus the mean loss of a token, in (0, 1]: its floor is 0,
-which the uniform distribution's 1/vocabulary is next to). No thresholds, no averaging over seeds, and no loss:
-``workers`` keeps those.
+Of language modelling there are ``option_accuracy`` (the likeliest option is the right one), ``likelihood`` (exp of
+minus the mean loss of a token, in (0, 1]: its floor is 0, which the uniform distribution's 1/vocabulary is next to; the
+inverse of perplexity), and those that grade what is generated (``autopeft.tasks.grading``). No thresholds, no averaging
+over seeds, and no loss: ``workers`` keeps those.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from autopeft.errors import TaskError
 from autopeft.tasks.kinds import TaskKind
 
 OPTION_ACCURACY, EXACT_MATCH, LIKELIHOOD = "option_accuracy", "exact_match", "likelihood"
+TOKEN_F1, NUMBER = "token_f1", "number"
+CUSTOM = "custom_"
+"""Begins the name of every metric from a file of the user's."""
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -37,7 +40,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 class Metric:
     """A score of predictions against labels, arrays of one axis (n): class indices, or numbers for regression.
 
-    Of ``option_accuracy`` they are indices of options, of ``exact_match`` 1 where it matches and ones, of
+    Of ``option_accuracy`` they are indices of options, of what is generated grades and the best there are, of
     ``likelihood`` log-likelihoods of answers and their lengths in tokens.
     """
 
@@ -59,14 +62,23 @@ class Metric:
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of that name.
+    """The metric of that name; of one from a file, which graded its rows already, their mean.
 
     Raises:
         TaskError: If there is none.
     """
+    if name.startswith(CUSTOM):
+        return Metric(name, _mean_grade, is_causal=True)
+    if name == "perplexity":
+        raise TaskError(f"the metric is {name}, which falls with quality; choose {LIKELIHOOD}, its inverse")
     if name not in METRICS:
-        raise TaskError(f"the metric is {name!r}; expected one of {', '.join(METRICS)}")
+        raise TaskError(f"the metric is {name!r}; expected one of {', '.join(METRICS)}, or FILE.py:function")
     return METRICS[name]
+
+
+def is_causal(metric: str) -> bool:
+    """Whether a study that is ranked by it is of a language model; False for a name that nobody knows."""
+    return metric.startswith(CUSTOM) or (metric in METRICS and METRICS[metric].is_causal)
 
 
 def score(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -132,6 +144,10 @@ def _pearson_spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
     return (_pearson(predictions, labels) + _spearman(predictions, labels)) / 2
 
 
+def _mean_grade(predictions: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(np.where(predictions == labels, 1.0, predictions)))
+
+
 def _likelihood(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(min(0.0, predictions.astype(float).sum() / max(1.0, labels.sum()))))
 
@@ -165,7 +181,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("spearman", _spearman, is_regression=True),
             Metric("pearson_spearman", _pearson_spearman, is_regression=True),
             Metric(OPTION_ACCURACY, _accuracy, is_causal=True),
-            Metric(EXACT_MATCH, _accuracy, is_causal=True),
+            Metric(EXACT_MATCH, _mean_grade, is_causal=True),
+            Metric(TOKEN_F1, _mean_grade, is_causal=True),
+            Metric(NUMBER, _mean_grade, is_causal=True),
             Metric(LIKELIHOOD, _likelihood, is_causal=True),
         )
     }

@@ -5,19 +5,35 @@ The kind is what the metric asks for, else what the source declares, else what t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from autopeft.errors import TaskError
+from autopeft.tasks.chats import ChatReading, find_chat_column
 from autopeft.tasks.columns import LABELS, Columns, find_columns, read_texts, require_columns
 from autopeft.tasks.images import find_image_column, read_images
 from autopeft.tasks.kinds import TaskKind
 from autopeft.tasks.labels import Vocabulary, find_vocabulary, read_labels, require_every_class
-from autopeft.tasks.metrics import ALIASES, EXACT_MATCH, LIKELIHOOD, METRICS, OPTION_ACCURACY
+from autopeft.tasks.metric_files import MetricFile
+from autopeft.tasks.metrics import (
+    ALIASES,
+    EXACT_MATCH,
+    LIKELIHOOD,
+    METRICS,
+    OPTION_ACCURACY,
+    TOKEN_F1,
+    find_metric,
+    is_causal,
+)
 from autopeft.tasks.prompts import PromptReading, looks_like_prompts
 from autopeft.tasks.tables import Source, Table
 from autopeft.tasks.task import Split, TaskSpec
+
+IN_TEXTS: Mapping[str | None, str] = MappingProxyType({"f1": TOKEN_F1})
+"""Metrics that classes and texts have by the same name."""
 
 SHORT_ANSWER_WORDS = 8
 """A task whose answers are mostly at most so long is ranked by exact match."""
@@ -118,6 +134,8 @@ def find_reading(source: Source, spec: TaskSpec) -> tuple[Reading, str]:
         TaskError: If a column is missing, or the metric and the rows do not fit.
     """
     kind = find_kind(source, spec)
+    if kind is TaskKind.CAUSAL_LM and (chats := ChatReading.of(spec, source.train)) is not None:
+        return chats, _chat_metric(source, spec, chats)
     if kind is TaskKind.CAUSAL_LM:
         reading = AnswerReading(PromptReading.of(spec, source.train))
         return reading, _answer_metric(source, spec, reading)
@@ -126,12 +144,14 @@ def find_reading(source: Source, spec: TaskSpec) -> tuple[Reading, str]:
 
 def find_kind(source: Source, spec: TaskSpec) -> TaskKind:
     """The kind of task; regression is told from classification by the labels, later."""
-    if spec.metric is not None and METRICS[spec.metric].is_causal:
+    if spec.metric is not None and is_causal(_asked(spec) or ""):
         return TaskKind.CAUSAL_LM
     if source.kind is not None:
         return source.kind
     if find_image_column(source.train, spec.text) is not None:
         return TaskKind.IMAGE_CLASSIFICATION
+    if spec.label is None and find_chat_column(source.train, spec.text) is not None:
+        return TaskKind.CAUSAL_LM
     if not source.label_names and not source.columns and looks_like_prompts(spec, source.train, LABELS):
         return TaskKind.CAUSAL_LM
     return TaskKind.CLASSIFICATION
@@ -143,7 +163,7 @@ def require_fit(metric: str, kind: TaskKind, classes: int) -> None:
     Raises:
         TaskError: If it cannot; the message names those that fit.
     """
-    if not METRICS[metric].fits(kind):
+    if not find_metric(metric).fits(kind):
         plain = {TaskKind.REGRESSION: "numbers", TaskKind.CAUSAL_LM: "texts"}
         fitting = ", ".join(name for name in METRICS if METRICS[name].fits(kind))
         labels = plain.get(kind, f"{classes} classes")
@@ -157,9 +177,9 @@ def _find_class_reading(source: Source, spec: TaskSpec, kind: TaskKind) -> tuple
     declared = source.columns
     if of_images and (column := find_image_column(source.train, spec.text)) is not None:
         declared = {**declared, "text": column}
-    wanted = spec.metric or _declared_metric(source)
+    wanted = _asked(spec) or _declared_metric(source)
     columns = find_columns(spec, declared, source.train)
-    regression = METRICS[wanted].is_regression if wanted else False if of_images else None
+    regression = find_metric(wanted).is_regression if wanted else False if of_images else None
     if kind is TaskKind.REGRESSION:
         regression = True
     vocabulary = find_vocabulary(source.train, columns.label, source.label_names, regression)
@@ -172,7 +192,7 @@ def _find_class_reading(source: Source, spec: TaskSpec, kind: TaskKind) -> tuple
 def _answer_metric(source: Source, spec: TaskSpec, reading: AnswerReading) -> str:
     """The metric asked for or declared, else by what the answers are."""
     has_options = reading.prompts.options is not None
-    wanted = spec.metric or _declared_metric(source)
+    wanted = IN_TEXTS.get(asked := _asked(spec) or _declared_metric(source), asked)
     if wanted is None:
         wanted = OPTION_ACCURACY if has_options else EXACT_MATCH if _is_short(reading, source.train) else LIKELIHOOD
     require_fit(wanted, TaskKind.CAUSAL_LM, 0)
@@ -181,16 +201,38 @@ def _answer_metric(source: Source, spec: TaskSpec, reading: AnswerReading) -> st
             f"the metric is {wanted}, and {source.train.origin} has no options to choose from; expected a column of "
             f"lists (options or choices), or few distinct answers: choose {EXACT_MATCH} or {LIKELIHOOD}"
         )
-    if wanted == EXACT_MATCH and not reading.prompts.has_answers:
+    if wanted not in (OPTION_ACCURACY, LIKELIHOOD) and not reading.prompts.has_answers:
         raise TaskError(f"the metric is {wanted}, and {source.train.origin} is plain text; choose {LIKELIHOOD}")
     return wanted
 
 
+def _chat_metric(source: Source, spec: TaskSpec, reading: ChatReading) -> str:
+    """The metric asked for or declared, else by the length of the last assistant turns."""
+    wanted = IN_TEXTS.get(asked := _asked(spec) or _declared_metric(source), asked)
+    if wanted is None:
+        wanted = EXACT_MATCH if _are_short(reading.examples(source.train).answers or ()) else LIKELIHOOD
+    require_fit(wanted, TaskKind.CAUSAL_LM, 0)
+    if wanted == OPTION_ACCURACY:
+        raise TaskError(
+            f"the metric is {wanted}, and conversations have no options to choose from; choose {EXACT_MATCH} or "
+            f"{LIKELIHOOD}"
+        )
+    return wanted
+
+
 def _is_short(reading: AnswerReading, train: Table) -> bool:
-    if not reading.prompts.has_answers:
-        return False
-    lengths = sorted(len(str(value).split()) for value in train.columns[reading.label])
+    return reading.prompts.has_answers and _are_short([str(value) for value in train.columns[reading.label]])
+
+
+def _are_short(answers: Sequence[str]) -> bool:
+    lengths = sorted(len(answer.split()) for answer in answers)
     return lengths[len(lengths) * 9 // 10] <= SHORT_ANSWER_WORDS
+
+
+def _asked(spec: TaskSpec) -> str | None:
+    """The name of the metric that is asked for; one from a file has its function's."""
+    file = None if spec.metric is None else MetricFile.find(spec.metric)
+    return spec.metric if file is None else file.metric
 
 
 def _declared_metric(source: Source) -> str | None:

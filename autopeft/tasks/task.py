@@ -6,6 +6,7 @@ Nothing here reads a file or the network; ``loading`` does, and hands a way to r
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +17,9 @@ import numpy as np
 
 from autopeft.errors import TaskError
 from autopeft.tasks.kinds import TaskKind
-from autopeft.tasks.metrics import METRICS, OPTION_ACCURACY
+from autopeft.tasks.metric_files import MetricFile
+from autopeft.tasks.metrics import OPTION_ACCURACY, find_metric
+from autopeft.tasks.templates import template_text
 
 HUB_PREFIX = "hf:"
 _BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -31,7 +34,11 @@ class TaskSpec:
         text: Column of the text, prompt or image; None finds it by name.
         text_pair: Column of the second text, or of what stands under the prompt; None finds it by name.
         label: Column of the label or answer; None finds it by name.
-        metric: Name of a metric; None takes the task's own.
+        metric: Name of a metric, or ``FILE.py:function``; None takes the task's own.
+        chat_template: Of conversations: a built-in one by name, the text of a template, or the path of a file; None
+            takes the tokenizer's own.
+        max_new_tokens: Most tokens that are generated for a row; None: as many as the longest answer has, within
+            bounds.
         train_rows: Most training rows, a class-stratified part; None takes all, or the task's default.
         validation_rows: Most validation rows, likewise.
         seed: Of generation, carving and subsetting; not of training.
@@ -42,6 +49,8 @@ class TaskSpec:
     text_pair: str | None = None
     label: str | None = None
     metric: str | None = None
+    chat_template: str | None = None
+    max_new_tokens: int | None = None
     train_rows: int | None = None
     validation_rows: int | None = None
     seed: int = 0
@@ -53,13 +62,14 @@ class TaskSpec:
                 f"or hf:NAME[/CONFIG]: name one of these"
             )
         object.__setattr__(self, "source", absolute_source(self.source.strip()))
-        for name in ("text", "text_pair", "label", "metric"):
+        for name in ("text", "text_pair", "label", "metric", "chat_template"):
             _check(name, getattr(self, name), str, "a name or nothing")
-        for name in ("train_rows", "validation_rows"):
-            rows = getattr(self, name)
-            _check(name, rows, int, "a whole number of at least 1, or nothing")
-            if rows is not None and rows < 1:
-                raise TaskError(f"{name} is {rows}; expected at least 1: leave it out to use all rows")
+        for name in ("train_rows", "validation_rows", "max_new_tokens"):
+            count = getattr(self, name)
+            _check(name, count, int, "a whole number of at least 1, or nothing")
+            if count is not None and count < 1:
+                what = "for the length of the answers" if name == "max_new_tokens" else "to use all rows"
+                raise TaskError(f"{name} is {count}; expected at least 1: leave it out {what}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise TaskError(f"the seed of the task is {self.seed!r}; expected a whole number from 0 on")
 
@@ -95,6 +105,8 @@ class Split:
         answers: What a language model is to say after the prompt.
         options: For each row what the answer is compared with; the answer is among them.
         images: Each image as its path, or as the bytes of its file.
+        chats: Each conversation as JSON: ``messages``, and ``tools`` where it has some.
+        numbers: Number of each row in its source, from 1, for messages.
     """
 
     texts: tuple[str, ...]
@@ -103,15 +115,25 @@ class Split:
     answers: tuple[str, ...] | None = None
     options: tuple[tuple[str, ...], ...] | None = None
     images: tuple[str | bytes, ...] | None = None
+    chats: tuple[str, ...] | None = None
+    numbers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        columns = (self.texts, self.pairs, self.labels, self.answers, self.options, self.images)
+        columns = [getattr(self, entry.name) for entry in dataclasses.fields(self)]
         counts = {len(column) for column in columns if column is not None}
         if len(counts) > 1:
             raise TaskError(f"a split has columns of {sorted(counts)} rows; expected one label and pair for each text")
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def joined(self, other: Split) -> Split:
+        """These rows, and those of ``other`` of the same task after them."""
+        columns = {}
+        for entry in dataclasses.fields(self):
+            ours, theirs = getattr(self, entry.name), getattr(other, entry.name)
+            columns[entry.name] = ours if ours is None or theirs is None else ours + theirs
+        return Split(**columns)
 
     def take(self, rows: np.ndarray) -> Split:
         """The given rows (indices, in the order given)."""
@@ -133,6 +155,7 @@ class Task:
         validation: Rows to rank on.
         notes: What the user should know: carved splits, absent classes, columns found.
         data_sha256: Of the content of both splits and the label names.
+        metric_file: Where the metric is from a file of the user's.
         test_reader: Reads the test split; None where there is none.
     """
 
@@ -144,6 +167,7 @@ class Task:
     validation: Split
     notes: tuple[str, ...]
     data_sha256: str
+    metric_file: MetricFile | None = None
     test_reader: Callable[[], Split] | None = field(default=None, repr=False, compare=False)
 
     def read_test(self) -> Split:
@@ -159,19 +183,31 @@ class Task:
             )
         return self.test_reader()
 
+    def laid_out_by(self, template: str) -> Task:
+        """The same task, whose hash covers the chat template too; nothing changes where there are no conversations."""
+        if self.train.chats is None:
+            return self
+        both = f"{self.data_sha256}\n{template}".encode("utf-8", "surrogatepass")
+        return dataclasses.replace(self, data_sha256=hashlib.sha256(both).hexdigest())
+
+    @property
+    def chat_template(self) -> str | None:
+        """The text of the chat template that was asked for; None: the tokenizer's own, or no conversations."""
+        return self.spec.chat_template and template_text(self.spec.chat_template)
+
     @property
     def kind(self) -> TaskKind:
         """What is learned, which the metric and the rows say."""
-        if METRICS[self.metric].is_causal:
+        if find_metric(self.metric).is_causal:
             return TaskKind.CAUSAL_LM
         if self.train.images is not None:
             return TaskKind.IMAGE_CLASSIFICATION
-        return TaskKind.REGRESSION if METRICS[self.metric].is_regression else TaskKind.CLASSIFICATION
+        return TaskKind.REGRESSION if find_metric(self.metric).is_regression else TaskKind.CLASSIFICATION
 
     @property
     def is_regression(self) -> bool:
         """Whether labels are numbers rather than classes."""
-        return METRICS[self.metric].is_regression
+        return find_metric(self.metric).is_regression
 
     @property
     def quality_floor(self) -> float:
@@ -181,7 +217,7 @@ class Task:
         """
         if self.metric == OPTION_ACCURACY and self.validation.options is not None:
             return float(np.mean([1 / len(options) for options in self.validation.options]))
-        return METRICS[self.metric].floor(np.asarray(self.validation.labels))
+        return find_metric(self.metric).floor(np.asarray(self.validation.labels))
 
     @property
     def floor_name(self) -> str:

@@ -6,16 +6,19 @@ import pandas as pd
 import streamlit as st
 
 from autopeft.errors import AutopeftError
+from autopeft.spending import target_text
+from autopeft.store.overlook import StudyLine
 from dashboard import queries
-from dashboard.frame import plain
+from dashboard.frame import guarded, plain
+from dashboard.views.headline import duration
 
 
+@guarded
 def page() -> None:
     """The whole page."""
     st.title("Studies")
     try:
-        url = queries.database()
-        rows = [_row(queries.snapshot(url, name)) for name in queries.study_names(url)]
+        rows = [_row(line) for line in queries.study_lines(queries.database())]
     except AutopeftError as error:
         st.error(plain(str(error)), icon=":material/database_off:")
         return
@@ -30,22 +33,23 @@ def page() -> None:
             "open": st.column_config.LinkColumn("open", display_text="front", width=64),
             "budget": st.column_config.NumberColumn(format="localized"),
             "hypervolume": st.column_config.NumberColumn(format="%.4f"),
-            "control": st.column_config.NumberColumn("hypervolume of the control", format="%.4f"),
         },
     )
 
 
-def _row(snapshot: queries.Snapshot) -> dict[str, object]:
-    study, standing = snapshot.study, snapshot.standing
+def _row(line: StudyLine) -> dict[str, object]:
+    study = line.study
+    finished = sum(count for state, count in line.counts.items() if state.rests)
     return {
         "study": study.name,
         "task": study.task_name,
         "backbone": study.backbone.name,
         "space": study.space.name,
+        "objectives": ", ".join(objective.name for objective in study.objectives),
         "budget": study.budget.parameters,
-        "finished": f"{sum(trial.state.is_final for trial in snapshot.trials)} / {snapshot.expected}",
-        "on the front": len(standing.front),
-        "hypervolume": standing.hypervolume,
-        "control": standing.control_hypervolume,
-        "open": f"/?study={study.name}",
+        "finished": f"{finished:,} of {sum(line.counts.values()):,} asked, target {target_text(study)}",
+        "on the front": line.front_size,
+        "hypervolume": line.hypervolume,
+        "begun": f"{duration(line.age_seconds)} ago",
+        "open": f"/front?study={study.name}",
     }

@@ -5,17 +5,17 @@ Arithmetic only; ``autopeft.adapters.methods.bias`` trains it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from search_spaces.backbone import ROLES, ModuleShape
 from search_spaces.errors import ConfigurationError
-from search_spaces.sizes import known_sizes
+from search_spaces.keeping import Kept
+from search_spaces.sizeless import Sizeless
 
 
 @dataclass(frozen=True, slots=True)
-class Bias:
+class Bias(Sizeless):
     """The module's own bias, trained."""
 
     name: ClassVar[str] = "bias"
@@ -43,21 +43,6 @@ class Bias:
         """Extra operations: none."""
         return 0
 
-    @property
-    def extent(self) -> int:
-        """The size that is shown where there is room for one number; it has none, so 1."""
-        return 1
-
-    def to_json(self) -> dict[str, Any]:
-        """Sizes as plain values."""
-        return {}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Bias:
-        """The method with these sizes.
-
-        Raises:
-            ConfigurationError: If a size is missing, unknown or out of range.
-        """
-        known_sizes(data, cls.name, ())
-        return cls()
+    def kept(self, module: ModuleShape) -> Kept:
+        """What autograd keeps: nothing."""
+        return Kept()

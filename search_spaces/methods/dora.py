@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from search_spaces.backbone import ROLES, ModuleShape
+from search_spaces.keeping import Kept
 from search_spaces.sizes import known_sizes, positive, require_whole
 
 
@@ -48,6 +49,11 @@ class Dora:
     def forward_flops(self, module: ModuleShape, tokens: int) -> int:
         """Extra operations unmerged: LoRA's a token, and once a pass the product B A that the norm is taken of."""
         return 2 * self.rank * (module.in_features + module.out_features) * (tokens + module.in_features)
+
+    def kept(self, module: ModuleShape) -> Kept:
+        """What autograd keeps: as LoRA, both results and two norms of each output."""
+        results = norms = 2 * module.out_features
+        return Kept(True, self.rank + results, fixed=norms, fixed_where_flowing=module.out_features)
 
     @property
     def extent(self) -> int:

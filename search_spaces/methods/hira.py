@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from search_spaces.backbone import ROLES, ModuleShape
+from search_spaces.keeping import Kept
 from search_spaces.sizes import known_sizes, require_whole
 
 
@@ -45,6 +46,11 @@ class Hira:
     def forward_flops(self, module: ModuleShape, tokens: int) -> int:
         """Extra operations unmerged: the product B A once, and the module a second time."""
         return 2 * module.in_features * module.out_features * (tokens + self.rank)
+
+    def kept(self, module: ModuleShape) -> Kept:
+        """What autograd keeps: the input, a weight turned round, the update as a whole where a gradient goes on."""
+        whole = module.in_features * module.out_features
+        return Kept(input=True, fixed=whole if module.transposed else 0, fixed_where_flowing=whole, reads_weight=True)
 
     @property
     def extent(self) -> int:

@@ -5,16 +5,16 @@ Arithmetic only; the module that trains is peft's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from search_spaces.backbone import ROLES, ModuleShape
-from search_spaces.sizes import known_sizes
+from search_spaces.keeping import Kept
+from search_spaces.sizeless import Sizeless
 
 
 @dataclass(frozen=True, slots=True)
-class Ia3:
+class Ia3(Sizeless):
     """A trained factor for each output of a module; for each input at ``down``."""
 
     name: ClassVar[str] = "ia3"
@@ -36,21 +36,8 @@ class Ia3:
         """Extra operations unmerged: none that a matrix product would count."""
         return 0
 
-    @property
-    def extent(self) -> int:
-        """The size that is shown where there is room for one number; it has none, so 1."""
-        return 1
-
-    def to_json(self) -> dict[str, Any]:
-        """Sizes as plain values."""
-        return {}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Ia3:
-        """The method with these sizes.
-
-        Raises:
-            ConfigurationError: If a size is missing, unknown or out of range.
-        """
-        known_sizes(data, cls.name, ())
-        return cls()
+    def kept(self, module: ModuleShape) -> Kept:
+        """What autograd keeps: the output before the factors; the input at ``down``."""
+        if module.role == "down":
+            return Kept(input=True, fixed_where_flowing=module.in_features, through_weight=True)
+        return Kept(per_token=module.out_features, fixed_where_flowing=module.out_features)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from search_spaces.backbone import ROLES, ModuleShape
 from search_spaces.errors import ConfigurationError
+from search_spaces.keeping import Kept
 from search_spaces.sizes import known_sizes, positive, require_whole
 
 
@@ -67,6 +68,14 @@ class Lokr:
         b, d = split(module.out_features, self.factor)[1], split(module.in_features, self.factor)[1]
         product = 2 * b * d * self.rank if self._is_low_rank(b, d) else 0
         return 2 * module.in_features * module.out_features * tokens + product
+
+    def kept(self, module: ModuleShape) -> Kept:
+        """What autograd keeps: the input, D where it is a product, the whole update where a gradient goes on."""
+        b, d = split(module.out_features, self.factor)[1], split(module.in_features, self.factor)[1]
+        fixed = b * d if self._is_low_rank(b, d) else 0
+        return Kept(
+            input=True, fixed=fixed, fixed_where_flowing=module.in_features * module.out_features, wide_result=True
+        )
 
     @property
     def extent(self) -> int:

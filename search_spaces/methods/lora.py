@@ -2,8 +2,8 @@
 
 ``s`` is alpha / rank, or alpha / sqrt(rank) for the rank-stabilised form (arXiv 2312.03732). Initialisations: default
 (B = 0), PiSSA (arXiv 2404.02948), OLoRA (arXiv 2406.01775), orthogonal (B A = 0 with both non-zero), EVA (arXiv
-2410.07170), CorDA (arXiv 2406.05223) and LoRA-GA (arXiv 2407.05000). Arithmetic only; the module that trains is peft's
-own, inserted by ``autopeft.adapters``.
+2410.07170), CorDA in two forms (arXiv 2406.05223) and LoRA-GA (arXiv 2407.05000). Arithmetic only; the module that
+trains is peft's own, inserted by ``autopeft.adapters``.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from typing import Any, ClassVar
 
 from search_spaces.backbone import ROLES, ModuleShape
 from search_spaces.errors import ConfigurationError
-from search_spaces.sizes import known_sizes, positive, require_choice, require_whole
+from search_spaces.keeping import Kept
+from search_spaces.sizes import SCALINGS, known_sizes, positive, require_choice, require_whole
 
-SCALINGS = ("alpha/r", "rank-stabilised")
-INITIALISATIONS = ("default", "pissa", "olora", "orthogonal", "eva", "corda", "lora_ga")
-DATA_DRIVEN = ("eva", "corda", "lora_ga")
+INITIALISATIONS = ("default", "pissa", "olora", "orthogonal", "eva", "corda", "corda_ipm", "lora_ga")
+DATA_DRIVEN = ("eva", "corda", "corda_ipm", "lora_ga")
 """Initialisations that read training rows."""
 
-MOVE_THE_WEIGHT = ("pissa", "olora", "corda", "lora_ga")
+MOVE_THE_WEIGHT = ("pissa", "olora", "corda", "corda_ipm", "lora_ga")
 """Initialisations that start from B A ≠ 0 and take it off the frozen weight, so that the output stays."""
+
+CORDA = {"corda": "kpm", "corda_ipm": "ipm"}
+"""CorDA's forms as peft calls them: knowledge-preserving (weakest directions), instruction-previewed (strongest)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Lora:
             ConfigurationError: If the initialisation is not defined on such a module.
         """
         narrow = min(module.in_features, module.out_features)
-        most = {"pissa": narrow, "olora": narrow, "eva": module.in_features, "corda": narrow, "lora_ga": narrow // 2}
+        most = {"eva": module.in_features, "lora_ga": narrow // 2, **dict.fromkeys(("pissa", "olora", *CORDA), narrow)}
         if self.rank > most.get(self.init, self.rank):
             raise ConfigurationError(
                 f"LoRA rank {self.rank} at {module.path}: the initialisation {self.init} takes at most "
@@ -83,6 +86,10 @@ class Lora:
     def forward_flops(self, module: ModuleShape, tokens: int) -> int:
         """Extra operations of an unmerged forward pass: ``2 rank (in + out)`` a token."""
         return 2 * self.parameter_count(module) * tokens
+
+    def kept(self, module: ModuleShape) -> Kept:
+        """What autograd keeps: the input, and ``A x``."""
+        return Kept(input=True, per_token=self.rank)
 
     @property
     def extent(self) -> int:

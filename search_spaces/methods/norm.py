@@ -6,16 +6,16 @@ trains is peft's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from search_spaces.backbone import LayerShape
-from search_spaces.sizes import known_sizes
+from search_spaces.keeping import Kept
+from search_spaces.sizeless import Sizeless
 
 
 @dataclass(frozen=True, slots=True)
-class Norm:
+class Norm(Sizeless):
     """All norms of a layer, trained."""
 
     name: ClassVar[str] = "norm"
@@ -37,21 +37,6 @@ class Norm:
         """Extra operations: none."""
         return 0
 
-    @property
-    def extent(self) -> int:
-        """The size that is shown where there is room for one number; it has none, so 1."""
-        return 1
-
-    def to_json(self) -> dict[str, Any]:
-        """Sizes as plain values."""
-        return {}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Norm:
-        """The method with these sizes.
-
-        Raises:
-            ConfigurationError: If a size is missing, unknown or out of range.
-        """
-        known_sizes(data, cls.name, ())
-        return cls()
+    def kept(self, layer: LayerShape) -> Kept:
+        """What autograd keeps besides what an untrained norm does: the pass through the layer says."""
+        return Kept()

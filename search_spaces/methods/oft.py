@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from search_spaces.backbone import ROLES, ModuleShape
 from search_spaces.errors import ConfigurationError
+from search_spaces.keeping import Kept
 from search_spaces.sizes import known_sizes, require_whole
 
 
@@ -60,6 +61,11 @@ class Oft:
     def forward_flops(self, module: ModuleShape, tokens: int) -> int:
         """Extra operations unmerged: the rotation of each token, and three products of blocks once."""
         return 2 * module.in_features * self.block_size * (tokens + 3 * self.block_size)
+
+    def kept(self, module: ModuleShape) -> Kept:
+        """What autograd keeps: the input, and three powers that the rotation is built of, or four."""
+        blocks = module.in_features * self.block_size
+        return Kept(input=True, fixed=3 * blocks, fixed_where_flowing=blocks, through_weight=True, wide_result=True)
 
     @property
     def extent(self) -> int:

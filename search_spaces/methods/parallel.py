@@ -1,74 +1,21 @@
 """Parallel bottleneck adapter (arXiv 2110.04366): ``h = f(x) + s U relu(D x)`` beside the feed-forward sublayer f.
 
-``x`` is the input of the sublayer; D of shape [size, hidden], U of shape [hidden, size], both with a bias; U starts at
-zero, s is 4 as in the paper. Arithmetic only; ``autopeft.adapters.methods.bottleneck`` trains it.
+``x`` is the input of the sublayer; D and U are as in ``search_spaces.bottleneck``, U starts at zero, s is 4 as in the
+paper. Arithmetic only; ``autopeft.adapters.methods.bottleneck`` trains it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from search_spaces.backbone import LayerShape
-from search_spaces.sizes import known_sizes, positive, require_whole
+from search_spaces.bottleneck import Bottleneck
 
 
 @dataclass(frozen=True, slots=True)
-class Parallel:
-    """A bottleneck beside the feed-forward sublayer.
-
-    Attributes:
-        size: Inner width.
-        scaling: Factor of what it adds.
-    """
+class Parallel(Bottleneck):
+    """A bottleneck beside the feed-forward sublayer."""
 
     name: ClassVar[str] = "parallel"
-    sites: ClassVar[tuple[str, ...]] = ("feed_forward",)
-    mergeable: ClassVar[bool] = False
 
-    size: int
     scaling: float = 4.0
-
-    def __post_init__(self) -> None:
-        """Refuses sizes that no layer can have."""
-        require_whole(self.size, "parallel adapter size")
-        object.__setattr__(self, "scaling", positive(self.scaling, "parallel adapter scaling"))
-
-    def require_fit(self, layer: LayerShape) -> None:
-        """Nothing: any layer with this site can take it."""
-
-    def parameter_count(self, layer: LayerShape) -> int:
-        """Trained parameters: ``2 hidden size``, and ``size + hidden`` biases."""
-        return self.count_without_biases(layer) + self.size + layer.hidden_size
-
-    def count_without_biases(self, layer: LayerShape) -> int:
-        """As the AutoPEFT paper counts (arXiv 2301.12132): ``2 hidden size``."""
-        return 2 * layer.hidden_size * self.size
-
-    def stored_count(self, layer: LayerShape) -> int:
-        """Elements in the saved file: what is trained."""
-        return self.parameter_count(layer)
-
-    def forward_flops(self, layer: LayerShape, tokens: int) -> int:
-        """Extra operations: ``4 hidden size`` a token."""
-        return 2 * self.count_without_biases(layer) * tokens
-
-    @property
-    def extent(self) -> int:
-        """The size that is shown where there is room for one number: the size."""
-        return self.size
-
-    def to_json(self) -> dict[str, Any]:
-        """Sizes as plain values."""
-        return {"size": self.size, "scaling": self.scaling}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Parallel:
-        """The method with these sizes.
-
-        Raises:
-            ConfigurationError: If a size is missing, unknown or out of range.
-        """
-        known_sizes(data, cls.name, ("size", "scaling"))
-        return cls(**data)

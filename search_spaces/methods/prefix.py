@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from search_spaces.backbone import LayerShape
+from search_spaces.keeping import Kept
 from search_spaces.sizes import known_sizes, require_whole
 
 
@@ -50,6 +51,10 @@ class Prefix:
     def forward_flops(self, layer: LayerShape, tokens: int) -> int:
         """Extra operations: scores and sums over the prefix, ``4 length`` times the width of all heads a token."""
         return 4 * self.length * layer.attention_width * tokens
+
+    def kept(self, layer: LayerShape) -> Kept:
+        """What autograd keeps: longer keys and values, which the pass through the layer counts."""
+        return Kept()
 
     @property
     def extent(self) -> int:

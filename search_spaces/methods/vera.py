@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from search_spaces.backbone import ROLES, ModuleShape
+from search_spaces.keeping import Kept
 from search_spaces.sizes import known_sizes, positive, require_whole
 
 
@@ -51,6 +52,10 @@ class Vera:
     def forward_flops(self, module: ModuleShape, tokens: int) -> int:
         """Extra operations unmerged: ``2 rank (in + out)`` a token."""
         return 2 * self.rank * (module.in_features + module.out_features) * tokens
+
+    def kept(self, module: ModuleShape) -> Kept:
+        """What autograd keeps: what the two vectors are multiplied with."""
+        return Kept(per_token=self.rank + module.out_features, wide_result=True)
 
     @property
     def extent(self) -> int:

@@ -1,6 +1,6 @@
 import pytest
 
-from autopeft.budget import BudgetSyntaxError, parse_budget
+from autopeft.budget import BudgetSyntaxError, parse_budget, parse_share
 from autopeft.errors import BudgetError
 
 MINILM = 22_713_216
@@ -44,3 +44,14 @@ def test_a_budget_lies_between_one_parameter_and_the_backbone(text):
 def test_a_text_that_is_no_budget_ends_like_a_wrong_flag():
     assert issubclass(BudgetSyntaxError, BudgetError)
     assert (BudgetSyntaxError.exit_code, BudgetError.exit_code) == (2, 5)
+
+
+@pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("0.25", 0.25), ("100%", 1.0), ("1", 1.0)])
+def test_a_share_is_a_percentage_or_a_fraction(text, share):
+    assert parse_share(text, "data fraction") == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["0", "0%", "101%", "2", "10k", "many", "-1", ""])
+def test_what_is_no_share_says_what_one_is(text):
+    with pytest.raises(BudgetError, match=r"data fraction .*such as 10% or 0.1"):
+        parse_share(text, "data fraction")

@@ -66,7 +66,7 @@ def record(tmp_path, make_study, tiny_backbone):
         yield url, store
 
 
-def until_complete(store, engine, seconds=60.0):
+def until_complete(store, engine, seconds=300.0):
     deadline = time.monotonic() + seconds
     while store.counts("tiny-1")[TrialState.COMPLETE] < TRIALS:
         assert time.monotonic() < deadline, store.counts("tiny-1")
@@ -75,7 +75,7 @@ def until_complete(store, engine, seconds=60.0):
         time.sleep(0.1)
 
 
-def gone(condition, seconds=20.0):
+def gone(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -102,17 +102,17 @@ class TestPost:
         (marks / "stop").touch()
         job = threading.Thread(target=stand, args=("tiny-1", str(tmp_path), "post", str(marks)))
         job.start()
-        job.join(20)
+        job.join(120)
         assert not job.is_alive()
         assert store.counts("tiny-1")[TrialState.RUNNING] == 0
 
 
-def test_a_package_that_is_missing_is_named(tmp_path):
-    for name, package in (("ray", "ray"), ("slurm", "submitit")):
-        if find_spec(package) is None:
-            engine = make_engine(name, "sqlite:///a.db", "s", tmp_path, "1")
-            with pytest.raises(ConfigurationError, match=rf"pip install 'autopeft\[{name}\]'"):
-                engine.start()
+@pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    engine = make_engine(name, "sqlite:///a.db", "s", tmp_path, "1")
+    with pytest.raises(ConfigurationError, match=rf"pip install 'autopeft\[{name}\]'"):
+        engine.start()
 
 
 @pytest.mark.slow
@@ -146,11 +146,11 @@ def test_detached_actors_drain_the_queue_survive_a_kill_and_end(record, tmp_path
     engine = RayEngine(url, "tiny-1", tmp_path, [WorkerPlan("cpu", 1)] * workers, gpus=0)
     engine.start()
     try:
-        assert gone(lambda: store.counts("tiny-1")[TrialState.COMPLETE] >= 1, 60.0)
+        assert gone(lambda: store.counts("tiny-1")[TrialState.COMPLETE] >= 1)
         for worker in store.workers():
             os.kill(worker.pid, 9)
             break
-        until_complete(store, engine, 90.0)
+        until_complete(store, engine)
     finally:
         engine.stop()
     assert store.counts("tiny-1")[TrialState.RUNNING] == 0

@@ -46,6 +46,26 @@ def test_the_database_is_not_in_the_arguments(monkeypatch, tmp_path):
     )
 
 
+def test_workers_keep_states_as_they_are_told(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(devices, "worker_command", lambda *words: list(words))
+    monkeypatch.setattr("autopeft.launch.local.subprocess.Popen", lambda command, **_: seen.append(command))
+    for cache in (None, "off"):
+        LocalEngine("sqlite:///a.db", "s", tmp_path, [WorkerPlan("cpu", 1)], cache).start()
+    assert "--cache" not in seen[0]
+    assert seen[1][seen[1].index("--cache") + 1] == "off"
+
+
+def test_workers_train_as_many_trials_together_as_they_are_told(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(devices, "worker_command", lambda *words: list(words))
+    monkeypatch.setattr("autopeft.launch.local.subprocess.Popen", lambda command, **_: seen.append(command))
+    for pack in (1, 8):
+        make_engine("local", "sqlite:///a.db", "s", tmp_path, "1", pack=pack).start()
+    assert "--pack" not in seen[0]
+    assert seen[1][seen[1].index("--pack") + 1] == "8"
+
+
 def engine_of(monkeypatch, tmp_path, code):
     monkeypatch.setattr(devices, "worker_command", lambda *_: [sys.executable, "-c", code])
     return LocalEngine("sqlite:///a.db", "s", tmp_path, [WorkerPlan("cpu", 1)])
@@ -55,7 +75,8 @@ def test_workers_that_keep_dying_end_the_search_with_their_last_words(monkeypatc
     engine = engine_of(monkeypatch, tmp_path, "raise SystemExit('no such model')")
     engine.start()
     with pytest.raises(EvaluationError, match="no such model"):
-        for _ in range(500):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
             engine.ensure_alive()
             time.sleep(0.02)
 
@@ -88,3 +109,33 @@ def test_an_engine_that_is_not_there_is_said(tmp_path):
     assert make_engine("local", "sqlite:///a.db", "s", tmp_path, "1").plans
     with pytest.raises(ConfigurationError, match="engine 'kubernetes': expected one of local, ray, slurm"):
         make_engine("kubernetes", "sqlite:///a.db", "s", tmp_path, "1")
+
+
+def test_a_worker_may_have_several_gpus(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    plans = devices.plan_workers("auto", gpus_each=2)
+    assert [(plan.device, plan.visible_gpu) for plan in plans] == [("cuda:0", "0,1"), ("cuda:0", "2,3")]
+    assert devices.child_environment("", plans[1])["CUDA_VISIBLE_DEVICES"] == "2,3"
+    with pytest.raises(ConfigurationError, match="gpus per worker 6: this machine shows 5 GPU"):
+        devices.plan_workers("1", gpus_each=6)
+
+
+def test_ray_and_slurm_ask_for_the_gpus_of_a_worker(tmp_path):
+    ray = make_engine("ray", "sqlite://", "s", tmp_path, "2", gpus=4)
+    assert ray.gpus == 4
+    assert make_engine("ray", "sqlite://", "s", tmp_path, "2").gpus is None
+    assert make_engine("slurm", "sqlite://", "s", tmp_path, "2", gpus=4).parameters["gpus_per_node"] == 4
+    assert "gpus_per_node" not in make_engine("slurm", "sqlite://", "s", tmp_path, "2").parameters
+
+
+def test_nvidia_smi_is_asked_what_the_gpus_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nprintf '24576, 8.6\\n40960, 8.0\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert devices.describe_gpus() == devices.Gpus(24576 * 2**20, halves=True)
+    tool.write_text("#!/bin/sh\nprintf '15360, 7.5\\n'\n")
+    assert devices.describe_gpus() == devices.Gpus(15360 * 2**20, halves=False)
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert devices.describe_gpus() is None

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopeft.errors import ConfigurationError
-from autopeft.pareto import Scale, front, hypervolume
+from autopeft.pareto import Axis, Box, Scale, front, hypervolume
 
 SCALE = Scale(quality_floor=0.5, cost_floor=10, cost_ceiling=1000)
 
@@ -122,3 +122,115 @@ def test_the_hypervolume_is_optunas_and_botorchs(points):
     assert ours == pytest.approx(optuna.compute_hypervolume(losses, reference) if len(losses) else 0, abs=1e-9)
     theirs = botorch.Hypervolume(-torch.tensor(reference)).compute(-torch.tensor(losses)) if len(losses) else 0
     assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+# Three and four objectives: quality, then costs; a few values, so that ties happen, and some beyond the box.
+AXES = (Axis(1.0, 0.5), Axis(10, 1000, logarithmic=True), Axis(1, 100, logarithmic=True), Axis(0.0, 4.0))
+
+
+@st.composite
+def many(draw):
+    count = draw(st.integers(3, 4))
+    costs = [st.sampled_from([5, 10, 100, 999, 2000]), st.sampled_from([1, 3, 50, 100]), st.floats(0, 5)]
+    row = st.tuples(st.sampled_from([0.4, 0.6, 0.75, 0.9, 1.0]), *costs[: count - 1])
+    return Box(AXES[:count]), draw(st.lists(row, max_size=9))
+
+
+def dominates_in_all(one, other):
+    return one[0] >= other[0] and all(a <= b for a, b in zip(one[1:], other[1:], strict=True)) and one != other
+
+
+@quick
+@given(many())
+def test_the_front_of_many_objectives_is_what_nothing_dominates(drawn):
+    _, points = drawn
+    members = front(points)
+    expected = {point for point in points if not any(dominates_in_all(other, point) for other in points)}
+    assert {points[index] for index in members} == expected
+    assert len(members) == len(expected)
+    assert [points[index][0] for index in members] == sorted(points[index][0] for index in members)
+    assert all(index == points.index(points[index]) for index in members)
+
+
+def by_inclusion_and_exclusion(losses):
+    """Volume of the union of the boxes from each point to the reference point, from all intersections of boxes."""
+    total = 0.0
+    for chosen in range(1, 1 << len(losses)):
+        corner = [max(column) for column in zip(*(p for i, p in enumerate(losses) if chosen >> i & 1), strict=True)]
+        total -= (-1) ** chosen.bit_count() * math.prod(1 - place for place in corner)
+    return total
+
+
+@quick
+@given(many())
+def test_the_hypervolume_of_many_objectives_is_that_of_the_union_of_boxes(drawn):
+    box, points = drawn
+    expected = by_inclusion_and_exclusion([box.minimised(point) for point in points])
+    assert hypervolume(points, box) == pytest.approx(expected, abs=1e-9)
+
+
+@quick
+@given(many(), st.randoms(use_true_random=False))
+def test_the_hypervolume_of_many_objectives_grows_and_knows_no_order(drawn, random):
+    box, points = drawn
+    volume = hypervolume(points, box)
+    assert hypervolume(random.sample(points, len(points)), box) == pytest.approx(volume, abs=1e-12)
+    assert hypervolume([points[index] for index in front(points)], box) == volume
+    assert 0 <= hypervolume(points[:-1], box) <= volume + 1e-12 <= 1 + 2e-12
+
+
+@settings(deadline=None, max_examples=30)
+@given(many())
+def test_the_hypervolume_of_many_objectives_is_optunas_and_botorchs(drawn):
+    torch = pytest.importorskip("torch")
+    botorch = pytest.importorskip("botorch.utils.multi_objective.hypervolume")
+    optuna = pytest.importorskip("optuna._hypervolume")
+    import numpy as np
+    from botorch.utils.multi_objective.pareto import is_non_dominated
+
+    box, points = drawn
+    losses = np.array([box.minimised(point) for point in points]).reshape(-1, len(box.axes))
+    reference = np.ones(len(box.axes))
+    ours = hypervolume(points, box)
+    assert ours == pytest.approx(optuna.compute_hypervolume(losses, reference) if len(losses) else 0, abs=1e-9)
+    gains = -torch.tensor(losses)
+    members = gains[is_non_dominated(gains)] if len(losses) else gains  # of a set with dominated points theirs is wrong
+    theirs = botorch.Hypervolume(-torch.tensor(reference)).compute(members) if len(losses) else 0
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_a_volume_by_hand():
+    # half the quality, half the log cost, half the log cost; then a second point that is cheaper in the last only
+    box = Box(AXES[:3])
+    assert hypervolume([(0.75, 100, 10)], box) == pytest.approx(0.125)
+    assert hypervolume([(0.75, 100, 10), (0.6, 100, 1)], box) == pytest.approx(0.125 + 0.2 * 0.5 * 0.5)
+    assert hypervolume([(1.0, 10, 1)], box) == 1
+    assert hypervolume([], box) == 0
+
+
+def test_a_third_objective_without_length_leaves_the_area():
+    points = [(0.75, 100), (0.6, 10), (0.9, 500)]
+    flat = Box((*AXES[:2], Axis(7, 7, logarithmic=True)))
+    assert hypervolume([(*point, 7) for point in points], flat) == pytest.approx(hypervolume(points, SCALE))
+    assert hypervolume([(*point, 8) for point in points], flat) == 0
+
+
+@quick
+@given(lists)
+def test_two_objectives_by_the_sweep_and_by_the_staircase_are_one(points):
+    wide = Box((*SCALE.box.axes, Axis(0.0, 1.0)))
+    assert hypervolume([(*point, 0.0) for point in points], wide) == pytest.approx(hypervolume(points, SCALE))
+
+
+def test_a_large_front_of_four_objectives_takes_no_time():
+    import time
+
+    import numpy as np
+
+    directions = np.abs(np.random.default_rng(0).standard_normal((300, 4)))
+    losses = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    points = [(1 - loss, *costs) for loss, *costs in losses.tolist()]
+    assert len(front(points)) == 300
+    started = time.process_time()
+    assert 0 < hypervolume(points, Box((Axis(1.0, 0.0), *[Axis(0.0, 1.0)] * 3))) < 1
+    assert time.process_time() - started < 2

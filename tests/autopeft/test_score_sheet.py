@@ -77,6 +77,14 @@ def test_the_text_sheet_shows_ranks_sums_and_parameters():
     assert lines[-1] == "Σ rank 76 · 1,408 trainable parameters · 14.08 % of 10,000 · learning rate 0.002"
 
 
+def test_the_text_sheet_shows_what_was_learned_of_each_layer():
+    details = {"importance": {"importance": [-1.25, None, 10.5], "updates": [1, None, 3]}}
+    learned = text_sheet(THREE, backbone(3), details=details).splitlines()
+    line = next(line for line in learned if line.startswith("importance"))
+    assert line.split() == ["importance", "-1.25", "–", "10.50"]
+    assert "importance" not in text_sheet(THREE, backbone(3))
+
+
 @pytest.mark.parametrize("layers", [6, 24, 96])
 def test_a_deep_text_sheet_stays_within_the_width_and_shows_each_layer_once(layers: int):
     sheet = text_sheet(configuration([{"query": 32}] * layers), backbone(layers), width=80)

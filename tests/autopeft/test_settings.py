@@ -1,7 +1,7 @@
 import pytest
 
 from autopeft.errors import ConfigurationError
-from autopeft.settings import SearchSettings, artifact_root, database_url, merge
+from autopeft.settings import SearchSettings, artifact_root, cache_folder, cache_quota_bytes, database_url, merge
 
 
 def test_defaults_stand_where_nothing_is_said():
@@ -75,3 +75,26 @@ def test_artifacts_lie_beside_the_database(tmp_path, monkeypatch):
     assert artifact_root(f"sqlite:///{tmp_path}/a.db") == tmp_path / "a.artifacts"
     monkeypatch.setenv("AUTOPEFT_ARTIFACTS", str(tmp_path / "shared"))
     assert artifact_root("postgresql://host/db") == tmp_path / "shared"
+    assert artifact_root("postgresql://host/db", tmp_path / "flag") == tmp_path / "flag"
+
+
+def test_the_cache_has_a_folder_and_a_quota_that_the_environment_sets(monkeypatch, tmp_path):
+    monkeypatch.setenv("AUTOPEFT_CACHE_DIR", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    monkeypatch.delenv("AUTOPEFT_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "autopeft"
+    assert cache_quota_bytes() == 20 * 10**9
+    monkeypatch.setenv("AUTOPEFT_CACHE_GB", "0.5")
+    assert cache_quota_bytes() == 5 * 10**8
+    for wrong in ("-1", "nan", "much"):
+        monkeypatch.setenv("AUTOPEFT_CACHE_GB", wrong)
+        with pytest.raises(ConfigurationError, match="expected a number of gigabytes"):
+            cache_quota_bytes()
+
+
+@pytest.mark.parametrize(("said", "meant"), [("true", True), ("on", True), (True, True), ("no", False), (False, False)])
+def test_a_switch_is_on_or_off(said, meant):
+    assert merge({"packing": said})[0].packing is meant
+    with pytest.raises(ConfigurationError, match="expected true or false, got 'perhaps'"):
+        merge({"packing": "perhaps"})

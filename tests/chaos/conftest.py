@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from autopeft.store import Store
+from autopeft.store import Outcome, Store
 from autopeft.store.database import Database
 from autopeft.store.invariants import violations
 from autopeft.study import TrialState
@@ -34,6 +34,7 @@ def _load(place):
 
 
 _fixtures = _load(HERE.parent / "autopeft" / "store" / "conftest.py")
+_of_workers = _load(HERE.parent / "workers" / "conftest.py")
 _load(HERE / "mutants.py").apply()
 make_study = _fixtures.make_study
 make_proposals = _fixtures.make_proposals
@@ -44,6 +45,10 @@ postgresql_url = _fixtures.postgresql_url
 url = _fixtures.url
 run_sql = _fixtures.run_sql
 wait_no_longer = _fixtures.wait_no_longer
+checkpoint = _of_workers.checkpoint
+task_folder = _of_workers.task_folder
+study_of_rooms = _of_workers.make_study
+_clocks = _load(HERE / "clocks.py")
 
 
 def pytest_collection_modifyitems(items):
@@ -91,18 +96,20 @@ class Fleet:
     """Real supervisors with children that train nothing."""
 
     def __init__(
-        self, zygote, url, study="aspects", steps=5, seconds=0.01, lease=1.0, hang=60.0, clock=0.0, faults=None
+        self, zygote, url, study="aspects", steps=5, seconds=0.01, lease=1.0, hang=60.0, clock=0.0, faults=None, **more
     ):
         self.url, self.kills, self.started, self._zygote = url, 0, 0, zygote
         self._order = {"url": url, "study": study, "steps": steps, "seconds": seconds, "lease": lease}
-        self._order |= {"hang": hang, "clock": clock, "faults": faults or {}}
-        self.workers = []
+        self._order |= {"hang": hang, "clock": clock, "faults": faults or {}, **more}
+        self.workers, self.named = [], {}
 
     def start(self, count=1, **changes):
         """Starts so many workers; the process id of the last."""
         for _ in range(count):
             self.started += 1
-            self.workers.append(self._zygote.fork({**self._order, "name": f"worker-{self.started}", **changes}))
+            name = f"worker-{self.started}"
+            self.workers.append(self._zygote.fork({**self._order, "name": name, **changes}))
+            self.named[name] = self.workers[-1]
         return self.workers[-1]
 
     def keep(self, count):
@@ -123,6 +130,31 @@ class Fleet:
             for process in (pid, *children(pid)):
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
+
+
+class Gate:
+    """Holds every trial that has ``fault`` in its middle until it is opened."""
+
+    def __init__(self, folder):
+        folder.mkdir()
+        self._folder, self.fault = folder, f"hold:{folder}"
+
+    def reached(self):
+        """Whether a trial stands at it, or did."""
+        return (self._folder / "held").exists()
+
+    def open(self):
+        (self._folder / "let-go").touch()
+
+
+@pytest.fixture
+def make_gate(tmp_path):
+    return lambda name="gate": Gate(tmp_path / name)
+
+
+@pytest.fixture
+def gate(make_gate):
+    return make_gate()
 
 
 def alive(pid):
@@ -181,8 +213,9 @@ def tools():
         pass
 
     Tools.driver = DRIVER
-    for tool in (alive, children, verify_invariants, wait_for, until_final, storm, all_complete, own_server):
+    for tool in (alive, children, verify_invariants, wait_for, lost, until_final, storm, all_complete, own_server):
         setattr(Tools, tool.__name__, staticmethod(tool))
+    Tools.follow, Tools.of_a_server = staticmethod(_clocks.follow), staticmethod(_clocks.of_a_server)
     return Tools
 
 
@@ -192,7 +225,7 @@ def verify_invariants(url, artifacts=None):
         assert violations(connection, artifacts) == []
 
 
-def wait_for(condition, seconds=30.0, what="it"):
+def wait_for(condition, seconds=120.0, what="it"):
     """What ``condition`` gives as soon as that is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -201,7 +234,14 @@ def wait_for(condition, seconds=30.0, what="it"):
     return found
 
 
-def until_final(store, fleet, workers, seconds=60.0, each=lambda: None):
+def lost(store):
+    """Whether an attempt was lost; reaps first, but a worker may have been quicker."""
+    store.reap()
+    attempts = (one for trial in store.trials("aspects") for one in store.attempts("aspects", trial.number))
+    return any(one.outcome is Outcome.LOST for one in attempts)
+
+
+def until_final(store, fleet, workers, seconds=240.0, each=lambda: None):
     """Keeps ``workers`` workers until every trial is final; ``each`` is called again and again."""
     deadline = time.monotonic() + seconds
     while True:
@@ -224,21 +264,26 @@ def suppress_store_errors():
         yield
 
 
-def storm(store, fleet, seed, kills, workers=4, seconds=120.0):
-    """Kills supervisors and children by dice until ``kills`` were killed, and waits until every trial is final."""
-    dice = random.Random(seed)
-    following = [time.monotonic() + 0.5]
+def storm(store, fleet, seed, kills, workers=4):
+    """Kills supervisors and children by dice until ``kills`` were killed, and waits until every trial is final.
+
+    A kill waits for trials, not for a time: it strikes while one runs and none to three more are done than at the last.
+    """
+    dice, due = random.Random(seed), [store.counts("aspects")[TrialState.COMPLETE]]
 
     def strike():
-        if fleet.kills >= kills or time.monotonic() < following[0]:
+        trials = store.trials("aspects")
+        busy = [fleet.named[trial.owner] for trial in trials if trial.state is TrialState.RUNNING]
+        done = sum(trial.state is TrialState.COMPLETE for trial in trials)
+        if fleet.kills >= kills or not busy or done < due[0]:
             return
-        following[0] = time.monotonic() + dice.uniform(0.05, 0.3)
-        victim = dice.choice(fleet.workers)
+        due[0] = done + dice.randint(0, 3)
+        victim = dice.choice(busy if dice.random() < 0.5 else fleet.workers)
         if dice.random() < 0.5:
             victim = next(iter(children(victim)), victim)
         fleet.kill(victim)
 
-    return until_final(store, fleet, workers, seconds, strike)
+    return until_final(store, fleet, workers, each=strike)
 
 
 def all_complete(store, count):
@@ -252,20 +297,20 @@ def all_complete(store, count):
 
 
 @contextmanager
-def own_server():
+def own_server(place=None):
     """A PostgreSQL that a test may kill: (address, kill, start)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pgserver = pytest.importorskip("pgserver", reason="PostgreSQL: pgserver is not installed")
-        folder = tempfile.mkdtemp(prefix="autopeft-pg-")
+        folder = str(place or tempfile.mkdtemp(prefix="autopeft-pg-"))
         server = pgserver.get_server(folder)
 
         def kill():
             os.kill(server.get_pid(), signal.SIGKILL)
-            wait_for(lambda: not alive(server.get_pid()), 10.0, "the end of the postmaster")
+            wait_for(lambda: not alive(server.get_pid()), what="the end of the postmaster")
 
         def start():
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 120
             if not alive(server.get_pid()):
                 # a zombie counts as running for pgserver, which would then start nothing
                 Path(folder, "postmaster.pid").unlink(missing_ok=True)

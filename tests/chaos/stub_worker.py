@@ -1,7 +1,9 @@
 """A zygote of real supervisors with stub children: each line of JSON on standard input starts one.
 
 A supervisor is forked, not started, so that a storm of kills costs milliseconds and not imports; its child is a
-process as ever. ``{"url", "name", "study", "steps", "seconds", "faults", "lease", "hang", "clock"}`` → its process id.
+process as ever. ``{"url", "name", "study", "steps", "seconds", "faults", "lease", "hang", "clock"}`` → its process id;
+``database_clock`` is a file that SQLite's clock follows, ``scripts`` the migrations of another version, and a
+``blind`` worker neither beats nor looks at the time.
 """
 
 import importlib.util
@@ -13,7 +15,7 @@ import time
 from pathlib import Path
 
 import workers.heartbeat
-from autopeft.store import Store
+from autopeft.store import Store, migrate
 from workers import loop
 from workers.stopping import obey_signals
 from workers.supervisor import Supervised
@@ -22,7 +24,7 @@ STUB = Path(__file__).parents[1] / "workers" / "stub_child.py"
 
 
 def main():
-    mutate()
+    load("mutants").apply()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         pid = os.fork()
@@ -51,18 +53,36 @@ def work(asked):
     if asked["clock"]:
         real = time.time
         time.time = lambda: real() + asked["clock"]
+    if asked.get("database_clock"):
+        load("clocks").follow(asked["database_clock"])
+    if asked.get("scripts"):
+        migrate._PLACES = (Path(asked["scripts"]),)
+    kind, lease = (Blind, 3600.0) if asked.get("blind") else (Store, asked["lease"])
+    Blind.seconds = asked["lease"]
     command = [sys.executable, "-S", "-E", "-c", BOOT, json.dumps(sys.path), str(STUB)]
     command += [str(asked["steps"]), str(asked["seconds"]), json.dumps(asked["faults"])]
-    settings = loop.WorkerSettings(asked["name"], asked["study"], lease_seconds=asked["lease"])
-    loop.run_worker(lambda: Store.open(asked["url"]), settings, Supervised(command, asked["hang"]), stop)
+    settings = loop.WorkerSettings(asked["name"], asked["study"], lease_seconds=lease)
+    loop.run_worker(lambda: kind.open(asked["url"]), settings, Supervised(command, asked["hang"]), stop)
     return 0
 
 
-def mutate():
-    spec = importlib.util.spec_from_file_location("mutants", Path(__file__).with_name("mutants.py"))
+class Blind(Store):
+    """The record as a worker sees it that never hears that it has lost a lease."""
+
+    seconds = 1.0
+
+    def lease(self, worker, study, lease_seconds=60.0):
+        return super().lease(worker, study, self.seconds)
+
+    def beat(self, trial_id, attempt, lease_seconds=60.0):
+        return False
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.apply()
+    return module
 
 
 BOOT = (

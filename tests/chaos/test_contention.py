@@ -51,7 +51,7 @@ def test_eight_processes_share_a_queue_and_none_is_turned_away(record, url):
         )
         for index in range(8)
     ]
-    results = [json.loads(worker.communicate("go\n", timeout=90)[0]) for worker in workers]
+    results = [json.loads(worker.communicate("go\n", timeout=400)[0]) for worker in workers]
     assert sorted(number for done, _ in results for number in done) == list(range(200))
     assert sum(turned_away for _, turned_away in results) == 0
     assert all(trial.values == {"accuracy": trial.number / 1000} for trial in store.trials("aspects"))

@@ -1,4 +1,4 @@
-"""Fault 23: any order of lease, beat, report, failure, hand-back, reap, cancel, requeue and passing time."""
+"""Fault 23: any order of lease, beat, report, promotion, failure, hand-back, reap, cancel, requeue and passing time."""
 
 import os
 import socket
@@ -14,9 +14,10 @@ from sqlalchemy import text
 from autopeft.errors import LeaseLostError, StoreError
 from autopeft.store import Store
 from autopeft.store.database import Database
-from autopeft.study import Measurement, TrialState
+from autopeft.study import Checkpoint, Fidelity, Measurement, TrialState
 
 TRIALS = 4
+LADDER = Fidelity(8, 4, 16, (3,))
 
 
 class Protocol(RuleBasedStateMachine):
@@ -29,10 +30,12 @@ class Protocol(RuleBasedStateMachine):
         self.url = self.make_url()
         self.store = Store.open(self.url, create=True)
         self.store.create_study(self.study)
-        epoch = self.store.acquire_driver("aspects", f"{socket.gethostname()}:1", 3600)
-        self.store.enqueue("aspects", epoch, self.proposals)
+        self.epoch = self.store.acquire_driver("aspects", f"{socket.gethostname()}:1", 3600)
+        self.store.enqueue("aspects", self.epoch, self.proposals)
         self.holder = {}
         self.complete = {}
+        self.measured = {number: {} for number in range(TRIALS)}
+        self.kept = {number: {} for number in range(TRIALS)}
 
     def sql(self, statement):
         with closing(Database(self.url)) as database, database.writing() as connection:
@@ -41,10 +44,14 @@ class Protocol(RuleBasedStateMachine):
     @rule(target=orders, worker=st.sampled_from("ab"))
     def lease(self, worker):
         order = self.store.lease(worker, "aspects", 100.0)
-        if order is None:
-            return None
+        return None if order is None else self.taken(order)
+
+    def taken(self, order):
+        """The order, of which nobody else may hold the trial."""
         assert order.number not in self.holder
         assert order.number not in self.complete
+        assert order.rung == len(self.measured[order.number])
+        assert {checkpoint.rung: checkpoint.path for checkpoint in order.checkpoints} == self.kept[order.number]
         self.holder[order.number] = order.attempt
         return order
 
@@ -67,9 +74,51 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(order=orders, value=st.floats(0, 1))
     def report(self, order, value):
-        if self.by_holder(order, lambda *key: self.store.report(*key, Measurement(0, {"accuracy": value}))):
+        if order is None:
+            return
+        path = f"aspects/trial-{order.number}/attempt-{order.attempt}"
+        measurement = Measurement(order.rung, {"accuracy": value}, artifact=path, sha256="a" * 64)
+        if self.by_holder(order, lambda *key: self.store.report(*key, measurement)):
+            self.reported(order, value, path)
+
+    def reported(self, order, value, path):
+        self.measured[order.number][order.rung] = value
+        self.kept[order.number][order.rung] = path
+        del self.holder[order.number]
+        if order.rung == LADDER.top:
             self.complete[order.number] = value
-            del self.holder[order.number]
+
+    @rule(target=orders, order=orders, value=st.floats(0, 1), worker=st.sampled_from("ab"))
+    def report_and_lease(self, order, value, worker):
+        if order is None:
+            return None
+        path, following = f"aspects/trial-{order.number}/attempt-{order.attempt}", []
+        measurement = Measurement(order.rung, {"accuracy": value}, artifact=path, sha256="a" * 64)
+        asked = (measurement, None, worker, "aspects", 100.0)
+        held = self.by_holder(order, lambda *key: following.append(self.store.report_and_lease(*key, *asked)))
+        if held:
+            self.reported(order, value, path)
+        if following in ([], [None]):
+            return None
+        if not held and self.holder.get(following[0].number) == following[0].attempt:
+            return following[0]  # sent again, it gives what the worker has
+        return self.taken(following[0])
+
+    @rule(number=st.integers(0, TRIALS - 1))
+    def promote(self, number):
+        was = self.store.trial("aspects", number).state
+        promoted = self.store.promote("aspects", self.epoch, [number])
+        assert promoted == ([number] if was is TrialState.PAUSED else [])
+
+    @rule(paused=st.booleans())
+    def forget(self, paused):
+        remaining = self.store.forget_checkpoints("aspects", self.epoch, paused=paused)
+        for number, paths in remaining.items():
+            if number in self.complete:
+                assert paths == [self.kept[number][LADDER.top]]
+            else:
+                assert paths == []
+                self.kept[number] = {}
 
     @rule(order=orders)
     def fail(self, order):
@@ -83,8 +132,13 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(order=orders)
     def hand_back(self, order):
-        if self.by_holder(order, self.store.hand_back):
+        if order is None:
+            return
+        path = f"aspects/trial-{order.number}/attempt-{order.attempt}"
+        middle = Checkpoint(order.rung, path, "b" * 64)
+        if self.by_holder(order, lambda *key: self.store.hand_back(*key, checkpoint=middle)):
             del self.holder[order.number]
+            self.kept[order.number][order.rung] = path
 
     @rule(seconds=st.sampled_from([50, 150]))
     def time_passes(self, seconds):
@@ -115,8 +169,9 @@ class Protocol(RuleBasedStateMachine):
         self.verify(self.url)
         for trial in self.store.trials("aspects"):
             assert (trial.state is TrialState.RUNNING) == (trial.number in self.holder)
-            if trial.number in self.complete:
-                assert trial.values == {"accuracy": self.complete[trial.number]}
+            assert (trial.state is TrialState.COMPLETE) == (trial.number in self.complete)
+            for rung, value in self.measured[trial.number].items():
+                assert trial.values_at(rung) == {"accuracy": value}
 
     def teardown(self):
         self.store.close()
@@ -136,7 +191,7 @@ def test_23_no_order_of_events_breaks_the_record(request, tmp_path, make_study, 
         pytest.importorskip("psycopg", reason="PostgreSQL: psycopg is not installed")
         server = request.getfixturevalue("postgresql_server")
         make = lambda: _schema(server)  # noqa: E731
-    machine = machine_of(make, make_study(), make_proposals(TRIALS), tools.verify_invariants)
+    machine = machine_of(make, make_study(fidelity=LADDER), make_proposals(TRIALS), tools.verify_invariants)
     examples = settings(
         max_examples=100 if "CHAOS_MUTANT" in os.environ else 20 if dialect == "sqlite" else 6,
         stateful_step_count=30,

@@ -4,9 +4,12 @@
 """
 
 import os
+import random
 import time
 
 import pytest
+
+from autopeft.study import TrialState
 
 SEEDS = 10
 TRIALS = 60
@@ -19,7 +22,23 @@ def test_a_storm_of_kills_loses_nothing_and_quarantines_nobody(record, fleet, to
     store, workers = record(TRIALS), fleet(seconds=0.015)
     tools.storm(store, workers, seed, KILLS)
     tools.all_complete(store, TRIALS)
-    assert workers.kills >= KILLS - 1
+    assert workers.kills == KILLS
+    assert sum(trial.attempt for trial in store.trials("aspects")) > TRIALS, "no kill hit a trial"
+
+
+def test_a_dense_storm_that_hits_every_trial_again_and_again_quarantines_nobody(record, fleet, tools, wait_no_longer):
+    store, workers, dice = record(5), fleet(steps=10, seconds=0.03), random.Random(1)
+
+    def strike():
+        wait_no_longer()
+        busy = [trial.owner for trial in store.trials("aspects") if trial.state is TrialState.RUNNING]
+        victims = [child for owner in busy for child in tools.children(workers.named[owner])]
+        if victims and workers.kills < 20:
+            workers.kill(dice.choice(victims))
+
+    tools.until_final(store, workers, 3, each=strike)
+    tools.all_complete(store, 5)
+    assert max(len(store.attempts("aspects", number)) for number in range(5)) > 3
 
 
 @pytest.mark.skipif(not SECONDS, reason="CHAOS_SECONDS is not set: make chaos SECONDS=… storms as long as told")

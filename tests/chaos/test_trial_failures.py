@@ -28,7 +28,7 @@ def test_15_and_16_a_failure_is_data_with_its_kind(record, fleet, tools, wait_no
 def test_13_a_full_disk_ends_the_worker_and_blames_no_trial(record, fleet, tools):
     store, workers = record(3), fleet(steps=2, faults={"1": "full"})
     worker = workers.start()
-    tools.wait_for(lambda: not tools.alive(worker), 20, "the end of the worker")
+    tools.wait_for(lambda: not tools.alive(worker), what="the end of the worker")
     assert [trial.state for trial in store.trials("aspects")] == [
         TrialState.COMPLETE,
         TrialState.QUEUED,
@@ -45,6 +45,6 @@ def test_a_systematic_failure_is_seen_after_three_trials(record, fleet, tools, w
     store = record(6)
     workers = fleet(steps=1, seconds=0.0, faults={str(number): "fail" for number in range(6)})
     workers.start()
-    message = tools.wait_for(lambda: systematic_failure(store.trials("aspects")), 20, "the message")
+    message = tools.wait_for(lambda: systematic_failure(store.trials("aspects")), what="the message")
     assert message.endswith("failed alike: ValueError: planted failure")
     store.stop("aspects")

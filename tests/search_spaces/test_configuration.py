@@ -1,4 +1,6 @@
 import copy
+import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -6,8 +8,12 @@ from hypothesis import strategies as st
 
 from search_spaces.backbone import ROLES
 from search_spaces.configuration import SCHEMA, Configuration, LayerPlan, Placement, Training, uniform
+from search_spaces.cost import trainable_parameters
 from search_spaces.errors import ConfigurationError
+from search_spaces.methods.dora import Dora
 from search_spaces.methods.lora import Lora
+from search_spaces.schedule import UpdateSchedule
+from search_spaces.selection import Selection
 
 methods = st.builds(Lora, st.integers(1, 64), st.floats(0.1, 128))
 rows = st.dictionaries(st.sampled_from(ROLES), methods).map(
@@ -108,8 +114,17 @@ GOOD = {
         (("layers", 0, "query", "ia4"), {}, "layer 0, query: unknown method 'ia4'; known: lora, dora"),
         (("layers", 0, "query", "lora"), 4, "layer 0, query, lora: expected an object of sizes"),
         (("layers", 0, "query", "lora", "rank"), 0, "LoRA rank 0"),
-        (("training",), {}, "training: expected the keys learning_rate, got"),
-        (("training",), None, "training: expected the keys learning_rate, got NoneType"),
+        (
+            ("training",),
+            {},
+            "training: expected the keys learning_rate (and backbone, schedule, selection if wanted), got",
+        ),
+        (
+            ("training",),
+            None,
+            "training: expected the keys learning_rate (and backbone, schedule, selection if wanted), got NoneType",
+        ),
+        (("training", "schedule"), {"interval": 0}, "update schedule, interval 0: expected a whole number ≥ 1"),
     ],
 )
 def test_what_cannot_be_read_says_why(path, value, message):
@@ -126,3 +141,45 @@ def test_what_cannot_be_read_says_why(path, value, message):
 def test_what_is_no_object_is_no_configuration():
     with pytest.raises(ConfigurationError, match="configuration schema 'list'"):
         Configuration.from_json([])
+
+
+def choosing(backbone, method=None, sites=("query", "up"), **chosen):
+    plain = uniform(backbone, sites, method or Lora(2, 4.0), 1e-3)
+    return replace(plain, training=Training(1e-3, selection=Selection(**chosen)))
+
+
+def test_a_selection_stands_beside_the_table_and_comes_back(tiny_backbone):
+    configuration = choosing(tiny_backbone, ratio=0.5, weights="continue")
+    assert Configuration.from_json(configuration.to_json()) == configuration
+    assert configuration.digest != configuration.supernet.digest
+    assert "selection" not in configuration.supernet.to_json()["training"]
+
+
+def test_a_selection_that_drops_nothing_is_none(tiny_backbone):
+    assert choosing(tiny_backbone, ratio=1.0) == choosing(tiny_backbone, ratio=1.0).supernet
+
+
+def test_a_schedule_and_a_selection_exclude_each_other():
+    with pytest.raises(ConfigurationError, match="not both"):
+        Training(1e-3, UpdateSchedule(), Selection())
+
+
+@pytest.mark.parametrize("method", [Dora(2, 4.0), Lora(2, 4.0, init="pissa")])
+def test_a_selection_chooses_among_plain_lora_only(tiny_backbone, method):
+    with pytest.raises(ConfigurationError, match="chooses among modules with plain LoRA; there is"):
+        choosing(tiny_backbone, method).validate(tiny_backbone)
+
+
+@pytest.mark.parametrize("scope", ["row", "global"])
+def test_a_choice_costs_at_most_what_the_dearest_costs(tiny_backbone, scope):
+    """Every cut there is, against the one that the budget is held against."""
+    configuration = choosing(tiny_backbone, ratio=0.5, scope=scope)
+    entries = {(layer, site) for layer, site, _ in configuration.placements()}
+    choices = [
+        configuration.keeping(set(kept))
+        for count in range(1, len(entries))
+        for kept in itertools.combinations(sorted(entries), count)
+    ]
+    costs = [trainable_parameters(plan, tiny_backbone) for plan in choices if configuration.may_become(plan)]
+    assert trainable_parameters(configuration, tiny_backbone) == max(costs)
+    assert len(set(costs)) > 1

@@ -44,7 +44,7 @@ def test_a_learning_rate_may_be_fixed_and_written_as_yaml_misreads_it(rate):
     ("path", "value", "message"),
     [
         (("learning_rat",), 1e-3, "unknown space key 'learning_rat'; did you mean 'learning_rate'?"),
-        (("zebra",), 1, "unknown space key 'zebra'; known: layers, learning_rate, methods, modules"),
+        (("zebra",), 1, "unknown space key 'zebra'; known: choices, cuts, layers, learning_rate, methods, modules"),
         ((1,), 1, "unknown space key 1; known:"),
         (("schema",), "autopeft.space/9", "space schema 'autopeft.space/9': this version reads 'autopeft.space/1'"),
         (("modules",), None, "space key 'modules': expected a list like"),

@@ -15,8 +15,10 @@ from search_spaces.methods.bias import Bias
 from search_spaces.methods.dora import Dora
 from search_spaces.methods.hira import Hira
 from search_spaces.methods.ia3 import Ia3
+from search_spaces.methods.loha import Loha
 from search_spaces.methods.lokr import Lokr, split
 from search_spaces.methods.lora import Lora
+from search_spaces.methods.mola import Mola
 from search_spaces.methods.norm import Norm
 from search_spaces.methods.oft import Oft
 from search_spaces.methods.parallel import Parallel
@@ -35,11 +37,14 @@ BY_HAND = [
     (Ia3(), UP, 40),
     (Ia3(), DOWN, 40),
     (Hira(3), UP, 3 * (12 + 40)),
+    (Loha(3, 6.0), UP, 2 * 3 * (12 + 40)),
     (Lokr(1, 2.0), UP, 5 * 3 + 1 * (8 + 4)),
     (Lokr(4, 2.0), UP, 5 * 3 + 8 * 4),
     (Lokr(1, 2.0, 2), UP, 2 * 2 + 1 * (20 + 6)),
     (Vera(5), UP, 5 + 40),
     (Oft(4), UP, 3 * 6),
+    (Mola(5, 3, 6.0), UP, 5 * (3 * (12 + 40) + 12)),
+    (Mola(1, 3, 6.0), UP, 3 * (12 + 40)),
     (Bias(), UP, 40),
     (Norm(), LAYER, 12 + 12 + 4),
     (Serial(5), LAYER, 2 * 12 * 5 + 5 + 12),
@@ -58,7 +63,7 @@ def test_the_paper_leaves_biases_out(method):
     assert method.count_without_biases(LAYER) == {"prefix": 84}.get(method.name, 120)
 
 
-@pytest.mark.parametrize("init", ["pissa", "olora", "corda", "lora_ga"])
+@pytest.mark.parametrize("init", ["pissa", "olora", "corda", "corda_ipm", "lora_ga"])
 def test_a_start_that_moves_the_weight_is_stored_beside(init):
     method = Lora(3, 6.0, init=init)
     assert method.stored_count(UP) == 2 * method.parameter_count(UP)
@@ -106,6 +111,7 @@ def test_sizes_that_nothing_can_have_are_refused(build, message):
         (Bias(), ModuleShape("up", "x", 2, 2, bias=False), "bias at x: this module has none"),
         (Oft(5), UP, "OFT block_size 5 at x: has to divide the input's width, 12"),
         (Oft(4), TRANSPOSED, "peft's OFT has no layer for weights kept as"),
+        (Loha(1, 1.0), TRANSPOSED, "peft's LoHa has no layer for weights kept as"),
         (Lokr(1, 1.0), TRANSPOSED, "peft's LoKr has no layer for weights kept as"),
         (Lora(13, 1.0, init="pissa"), UP, "the initialisation pissa takes at most 12 on a module of 12 to 40"),
         (Lora(7, 1.0, init="lora_ga"), UP, "the initialisation lora_ga takes at most 6"),
@@ -129,10 +135,13 @@ def test_a_method_stands_only_at_its_sites():
         LayerPlan((Placement("norms", Lora(1, 1.0)),))
 
 
-def test_a_module_takes_one_update_of_its_weight_with_others_beside():
+def test_updates_that_add_up_may_share_a_module_and_others_stand_alone():
     LayerPlan((Placement("up", Lora(1, 1.0)), Placement("up", Ia3()), Placement("up", Bias())))
-    with pytest.raises(ConfigurationError, match="dora and lora at 'up': a module takes one update of its weight"):
+    LayerPlan(tuple(Placement("up", method) for method in (Lora(1, 1.0), Loha(1, 1.0), Lokr(1, 1.0), Vera(1))))
+    with pytest.raises(ConfigurationError, match="dora and lora at 'up': of updates of one weight only lora, loha, "):
         LayerPlan((Placement("up", Lora(1, 1.0)), Placement("up", Dora(1, 1.0))))
+    with pytest.raises(ConfigurationError, match="lora and vera at 'up': LoRA init 'pissa' starts from the weight's"):
+        LayerPlan((Placement("up", Lora(1, 1.0, init="pissa")), Placement("up", Vera(1))))
 
 
 def test_the_size_of_a_row_is_the_sum_over_its_methods():

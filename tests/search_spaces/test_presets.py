@@ -49,7 +49,8 @@ def test_a_file_may_give_its_own(tiny_backbone, tmp_path):
 
 def test_an_unknown_name_lists_those_there_are(tiny_backbone):
     with pytest.raises(
-        ConfigurationError, match=r"space 'layerwize': neither a named space \(layerwise, autopeft\) nor"
+        ConfigurationError,
+        match=r"space 'layerwize': neither a named space \(joint, joint/full, layerwise, .*autopeft, diffora, .*\) nor",
     ):
         build("layerwize", tiny_backbone, RATES)
 
@@ -63,7 +64,7 @@ def test_an_unknown_name_lists_those_there_are(tiny_backbone):
         (GOOD + "layer: each\n", "unknown space key 'layer'; did you mean 'layers'?"),
         (GOOD.replace("query, value", "query, gate"), "layer 0 of tiny has no module 'gate'; it has: query, key"),
         (GOOD.replace("[0, 4]", "[4, 0]"), "values [4, 0]; expected rising whole numbers"),
-        (GOOD.replace("[0, 4]", "[0]"), "space mine holds only the empty plan; allow a rank above 0"),
+        (GOOD.replace("[0, 4]", "[0]"), "space mine holds only the empty plan; allow a rank or size above 0"),
         (GOOD + "layers: [[0, 2]]\n", "space layer 2: tiny has layers 0 to 1"),
         (GOOD + "layers: [[-1]]\n", "space layer -1: tiny has layers 0 to 1"),
     ],

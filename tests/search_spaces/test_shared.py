@@ -187,7 +187,9 @@ def test_what_is_not_valid_says_why(methods, message):
 
 def test_both_kinds_at_once_are_refused():
     data = {"methods": [{"method": "serial", "sizes": [1]}], "modules": [{"sites": ["query"], "ranks": [1]}]}
-    with pytest.raises(ConfigurationError, match=r"give 'modules' .* or 'methods' .*, not both"):
+    with pytest.raises(
+        ConfigurationError, match=r"give 'modules' .*, 'methods' .*, 'choices' .* or 'cuts' .*, not modules and methods"
+    ):
         SpaceDefinition.from_json(data)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import random
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,3 +164,29 @@ def study(make_study):
 @pytest.fixture
 def resident(study):
     return load_resident(study, torch.device("cpu"))
+
+
+@pytest.fixture
+def stub_command():
+    """The command of a child that trains nothing and misbehaves as it is told: trial_1="die" and the like."""
+
+    def command(steps=3, seconds=0.01, **faults):
+        planted = {number.removeprefix("trial_"): fault for number, fault in faults.items()}
+        stub = Path(__file__).parent / "stub_child.py"
+        return [sys.executable, str(stub), str(steps), str(seconds), json.dumps(planted)]
+
+    return command
+
+
+@pytest.fixture
+def stub_supervisors(stub_command):
+    """Supervisors, of the kind that is asked for, of stub children; closed at the end."""
+    started = []
+
+    def make(kind, hang_seconds=60.0, **child):
+        started.append(kind(stub_command(**child), hang_seconds, load_seconds=60.0))
+        return started[-1]
+
+    yield make
+    for one in started:
+        one.close()

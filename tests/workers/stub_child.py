@@ -1,7 +1,8 @@
 """A child that trains nothing: ``python stub_child.py STEPS SECONDS_A_STEP FAULTS PARENT`` serves the real protocol.
 
-FAULTS is JSON: number of the trial → what it does ("die", "exit", "hang", "fail", "diverge", "memory", "full",
-"print", "unusable", "segfault"). The accuracy is an arithmetic of the number, so a wrong value is seen.
+FAULTS is JSON: number of the trial → what it does ("die", "exit", "hang", "deaf", "fail", "diverge", "memory", "full",
+"print", "unusable", "segfault"; "hold:FOLDER" says there that it is in mid-trial, and goes on once it is let go).
+The accuracy is an arithmetic of the number, so a wrong value is seen.
 """
 
 import ctypes
@@ -11,11 +12,13 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from autopeft.errors import BackboneError, DivergedError, OutOfMemoryError
-from autopeft.study import Measurement
+from autopeft.study import Checkpoint, Measurement
 from workers.child import Child, own_pipe, stay_with
 from workers.failures import Unusable
+from workers.stopping import Preempted
 
 
 def main(steps, seconds, faults, parent):
@@ -28,16 +31,62 @@ def main(steps, seconds, faults, parent):
             time.sleep(float(seconds))
             between_steps(step)
             if step == max(1, int(steps) // 2):
-                misbehave(planted.get(str(order.number), ""))
-        values = {"accuracy": accuracy(order.number), "loss": 1.0, "trainable_parameters": 1}
-        values |= {"train_seconds": 0.1, "evaluate_seconds": 0.1}
-        return Measurement(order.rung, values, ((1, 1.0),), (1, 0)), {"data": "stub"}
+                fault = planted.get(str(order.number), "")
+                misbehave(fault)
+                if fault.startswith("hold:"):
+                    hold(Path(fault.removeprefix("hold:")), lambda step=step: between_steps(step))
+        return measured(order)
 
-    Child(incoming, outgoing, evaluate).serve({"torch": "none"})
+    Child(incoming, outgoing, evaluate, Pack(int(steps), float(seconds), planted)).serve({"torch": "none"})
+
+
+class Pack:
+    """Several orders at once: each is told of when its number of steps has come, the higher its number the later."""
+
+    def __init__(self, steps, seconds, planted):
+        self.steps, self.seconds, self.planted = steps, seconds, planted
+
+    def measure_together(self, orders, tell, watch):
+        waiting = {order.key: order for order in orders}
+        for step in range(1, self.steps + len(orders) + 1):
+            time.sleep(self.seconds)
+            asked = watch(step)
+            for key, order in list(waiting.items()):
+                found = self.outcome(order, step, asked)
+                if found is not None:
+                    del waiting[key]
+                    tell(order, found)
+        for order in waiting.values():
+            tell(order, measured(order))
+
+    def outcome(self, order, step, asked):
+        if order.key in asked and self.planted.get(str(order.number)) != "stubborn":
+            stopped = Preempted("given up", keep=asked[order.key])
+            stopped.checkpoint = Checkpoint(order.rung, f"trial-{order.number}", "c" * 64) if stopped.keep else None
+            return stopped
+        if step == max(1, self.steps // 2):
+            try:
+                misbehave(self.planted.get(str(order.number), ""))
+            except Exception as error:
+                return error
+        return measured(order) if step == self.steps + order.number else None
+
+
+def measured(order):
+    values = {"accuracy": accuracy(order.number), "loss": 1.0, "trainable_parameters": 1}
+    values |= {"train_seconds": 0.1, "evaluate_seconds": 0.1}
+    return Measurement(order.rung, values, ((1, 1.0),), (1, 0)), {"data": "stub"}
 
 
 def accuracy(number):
     return 0.5 + number / 1000
+
+
+def hold(folder, between_steps):
+    (folder / "held").touch()
+    while not (folder / "let-go").exists():
+        time.sleep(0.01)
+        between_steps()
 
 
 def misbehave(fault):
@@ -46,7 +95,9 @@ def misbehave(fault):
     if fault == "exit":
         print("last words", file=sys.stderr, flush=True)
         os._exit(3)
-    if fault == "hang":
+    if fault == "deaf":
+        print("deaf", file=sys.stderr, flush=True)
+    if fault in ("deaf", "hang"):
         time.sleep(600)
     if fault == "fail":
         raise ValueError("planted failure")

@@ -33,27 +33,48 @@ def test_pairs_are_told_apart_where_the_family_does(study):
     assert encode(tokenizer, split, 6, with_types=True, regression=False).lengths.tolist() == [6, 6]
 
 
+LENGTHS = np.array([5, 9, 2, 7, 3, 8, 2, 6, 4, 30])
+
+
 def test_each_pass_shows_every_row_once():
-    order = training_order(10, 4, 5, study_seed=3, replicate=0)
+    order = training_order(LENGTHS, 4, 5, study_seed=3, replicate=0)
     assert order.shape == (5, 4)
-    stream = order.flatten()
-    assert sorted(stream[:10]) == sorted(stream[10:]) == list(range(10))
-    assert not np.array_equal(stream[:10], stream[10:])
+    assert len(set(order[:2].flatten())) == 8
+    assert sorted(order.flatten()) == sorted([*range(10)] * 2)
+
+
+def test_a_batch_holds_rows_of_like_length_and_batches_come_in_no_order_of_length():
+    lengths = np.random.default_rng(0).integers(4, 60, 640)
+    order = training_order(lengths, 16, 40, 0, 0)
+    rest = training_order(np.ones(640, dtype=np.int64), 16, 40, 0, 0)
+    assert sorted(order.flatten()) == list(range(640))
+    padded, unsorted = (np.sum(lengths[o].max(1) * 16) / lengths.sum() for o in (order, rest))
+    assert padded < 1.05 < 1.5 < unsorted
+    means = lengths[order].mean(1)
+    assert abs(np.corrcoef(means, np.arange(40))[0, 1]) < 0.5
+
+
+def test_rows_are_mixed_beyond_their_length_and_anew_in_each_pass():
+    lengths = np.full(64, 7)
+    order = training_order(lengths, 8, 16, 0, 0)
+    first, second = ({frozenset(batch) for batch in part.tolist()} for part in (order[:8], order[8:]))
+    assert len(first & second) == 0
 
 
 def test_the_order_depends_on_the_study_and_the_replicate_alone():
-    first = training_order(10, 4, 5, 3, 0)
-    assert np.array_equal(first, training_order(10, 4, 5, 3, 0))
-    assert not np.array_equal(first, training_order(10, 4, 5, 4, 0))
-    assert not np.array_equal(first, training_order(10, 4, 5, 3, 1))
+    first = training_order(LENGTHS, 4, 5, 3, 0)
+    assert np.array_equal(first, training_order(LENGTHS, 4, 5, 3, 0))
+    assert not np.array_equal(first, training_order(LENGTHS, 4, 5, 4, 0))
+    assert not np.array_equal(first, training_order(LENGTHS, 4, 5, 3, 1))
 
 
 def test_a_longer_run_begins_like_a_shorter_one():
-    assert np.array_equal(training_order(10, 4, 9, 3, 0)[:5], training_order(10, 4, 5, 3, 0))
+    for steps in (1, 2, 5, 8):
+        assert np.array_equal(training_order(LENGTHS, 4, 9, 3, 0)[:steps], training_order(LENGTHS, 4, steps, 3, 0))
 
 
 def test_fewer_rows_than_a_batch_still_fill_it():
-    assert training_order(3, 8, 2, 0, 0).shape == (2, 8)
+    assert training_order(LENGTHS[:3], 8, 2, 0, 0).shape == (2, 8)
 
 
 def test_initial_values_differ_between_configurations_and_replicates():

@@ -25,7 +25,7 @@ def test_a_trial_begins_from_its_training_rows(make_study, make_order, tmp_path,
     measurement = evaluate(make_order(study, plan), resident, tmp_path)
     before_training = len(read[0]) - study.fidelity.steps
     assert 1 <= before_training <= 2 * CALIBRATION_STEPS
-    order = training_order(len(resident.train), 8, study.fidelity.steps, study.seed, 0)
+    order = training_order(resident.train.lengths, 8, study.fidelity.steps, study.seed, 0)
     assert {tuple(rows) for rows in read[0][:before_training]} <= {tuple(rows) for rows in order[:CALIBRATION_STEPS]}
     assert sum(map(len, read[1])) == len(resident.validation)
     assert measurement.values["loss"] > 0
@@ -47,7 +47,7 @@ def watch(resident, split):
 
 def test_an_ordinary_start_reads_nothing(resident):
     read = watch(resident, "train")
-    given = calibration(resident.classifier, resident.train, training_order(60, 8, 12, 0, 0))
+    given = calibration(resident.classifier, resident.train, training_order(resident.train.lengths, 8, 12, 0, 0))
     resident.classifier.adapt(uniform_plan(resident, "default"), 1, given)
     assert read == []
 

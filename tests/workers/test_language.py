@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,10 +18,13 @@ from transformers import (
 
 from autopeft.adapters.models import backbone_shapes, model_spec
 from autopeft.budget import Budget
-from autopeft.errors import BackboneError
+from autopeft.errors import BackboneError, TaskError
+from autopeft.final import FinalPlan, FinalSettings
+from autopeft.final import Training as FinalTraining
+from autopeft.settings import CacheMode
 from autopeft.study import PARAMETERS, Direction, Fidelity, Objective, Order, Study
 from autopeft.tasks import TaskSpec, load_task
-from search_spaces.configuration import Configuration, LayerPlan, Training, uniform
+from search_spaces.configuration import Configuration, LayerPlan, Placement, Training, uniform
 from search_spaces.methods.lora import DATA_DRIVEN, Lora
 from search_spaces.methods.parallel import Parallel
 from search_spaces.methods.prefix import Prefix
@@ -29,7 +33,8 @@ from search_spaces.presets import layerwise
 from workers.backbones import load_resident
 from workers.evaluate import evaluate
 from workers.final import train_in_full
-from workers.language import generate
+from workers.language import generate, most_generated
+from workers.pack.evaluate import evaluate_pack
 from workers.scoring import score_rows
 from workers.timing import time_step
 from workers.training import loss_of, said_tokens
@@ -217,6 +222,60 @@ def test_adapters_that_are_no_weights_generate_alike_with_a_cache_and_without(as
     assert together == [greedy(resident.classifier.model, resident.validation, row) for row in range(5)]
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_prefixes_of_different_lengths_generate_in_a_batch_what_they_do_alone(ask, family):
+    _, resident = ask(sums(), family)
+    rows = [LayerPlan((Placement("attention", Prefix(length)),)) for length in (2, 5)]
+    resident.classifier.adapt(Configuration(tuple(rows), Training(1e-2)), seed=1)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in resident.classifier.trained_parameters().values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    together = generate(resident.classifier, resident.validation, np.arange(5))
+    assert together == [generate(resident.classifier, resident.validation, np.array([row]))[0] for row in range(5)]
+    assert together == [greedy(resident.classifier.model, resident.validation, row) for row in range(5)]
+
+
+def counted(count=ROWS):
+    return [{"prompt": f"{n % 7}?", "completion": f"it is {n % 7}"} for n in range(count)]
+
+
+@pytest.mark.parametrize(("metric", "share"), [("number", 1.0), ("f1", 2 / 3)])
+def test_what_is_generated_is_graded(ask, monkeypatch, metric, share):
+    study, resident = ask(counted(), metric=metric)
+    rows = resident.validation
+    said = [text.replace("it", "that") for text in rows.answers]
+    monkeypatch.setattr("workers.language.generate", lambda _model, _rows, chosen, _most: [said[row] for row in chosen])
+    scored = score_rows(resident.classifier, rows, study.metric)
+    assert scored.value == pytest.approx(share)
+    assert scored.correct == ((1,) * 12 if metric == "number" else ())
+
+
+def test_a_users_metric_grades_what_is_generated(ask, tmp_path):
+    (tmp_path / "grading.py").write_text("def short(said, wanted):\n    return [float(len(x) <= 3) for x in said]\n")
+    study, resident = ask(sums(), metric=f"{tmp_path}/grading.py:short", steps=1, max_new_tokens=3)
+    measurement = evaluate(order_of(study), resident, tmp_path)
+    assert measurement.values["custom_short"] == 1.0
+    assert measurement.values["perplexity"] == pytest.approx(math.exp(measurement.values["loss"]))
+
+
+@pytest.mark.parametrize(("asked", "most"), [(None, 4), (2, 2), (30, 30), (99, 31)])
+def test_generation_is_as_long_as_the_longest_answer_or_as_asked(ask, asked, most):
+    _, resident = ask(sums(), max_new_tokens=asked)
+    assert most_generated(resident.validation) == most
+
+
+def test_a_trial_on_packed_rows_comes_out_like_one_on_padded_rows(ask, tmp_path):
+    study, resident = ask(sums(), metric="likelihood", steps=6)
+    packed = replace(study, fidelity=replace(study.fidelity, packing=True), cache=CacheMode.FP32)
+    upper = Configuration((LayerPlan(), order_of(study).configuration.layers[1]), Training(2e-2))
+    padded = evaluate(replace(order_of(study), configuration=upper), resident, tmp_path / "padded")
+    measured = evaluate(replace(order_of(packed), configuration=upper), load_resident(packed, CPU), tmp_path / "packed")
+    assert measured.values["loss"] == pytest.approx(padded.values["loss"], abs=1e-5)
+    assert [loss for _, loss in measured.curve] == pytest.approx([loss for _, loss in padded.curve], abs=1e-5)
+    assert measured.details["execution"]["why"] == "rows are packed, each step's in its own way"
+
+
 def test_a_trial_learns_to_say_the_answer(ask, tmp_path):
     study, resident = ask(sums(), steps=40)
     before = score_rows(resident.classifier, resident.validation, study.metric)
@@ -225,6 +284,21 @@ def test_a_trial_learns_to_say_the_answer(ask, tmp_path):
     assert measurement.values["exact_match"] == 1.0
     assert measurement.values["loss"] < 0.5 < before.loss
     assert measurement.correct == (1,) * 12
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("rows", [sums, choices], ids=["generated", "options"])
+def test_a_pack_learns_and_scores_answers_as_each_does_alone(ask, tmp_path, family, rows):
+    study, resident = ask(rows(), family, steps=8)
+    orders = [replace(order_of(study, rate, rank), trial_id=rank) for rate, rank in ((2e-2, 4), (5e-3, 1))]
+    alone = [evaluate(order, resident, tmp_path / "alone") for order in orders]
+    told = {}
+    evaluate_pack(orders, resident, tmp_path / "together", lambda order, found: told.update({order.trial_id: found}))
+    for order, own in zip(orders, alone, strict=True):
+        mine = told[order.trial_id]
+        assert mine.values[study.metric] == own.values[study.metric]
+        assert mine.values["loss"] == pytest.approx(own.values["loss"], abs=1e-4)
+        assert [loss for _, loss in mine.curve] == pytest.approx([loss for _, loss in own.curve], abs=1e-5)
 
 
 def test_a_language_model_without_adapters_is_measured_as_it_is(ask, tmp_path):
@@ -243,10 +317,59 @@ def test_a_trial_learns_which_option_is_right(ask, tmp_path):
 
 def test_a_language_model_is_trained_in_full_and_its_step_is_timed(ask, tmp_path):
     study, _ = ask(sums())
-    plan = {"study": study.to_json(), "configuration": order_of(study).configuration.to_json()}
-    metrics = train_in_full({**plan, "output": str(tmp_path / "final"), "device": "cpu"})
-    assert (metrics["metric"], metrics["test_rows"], metrics["head_parameters"]) == ("exact_match", 6, 0)
-    assert time_step({"study": study.to_json(), "device": "cpu"})["step_seconds"] > 0
+    origin = {"trial": 0, "origin": "model"}
+    final = FinalTraining(order_of(study).configuration, origin, tmp_path / "final")
+    train_in_full(FinalPlan(study, FinalSettings((1000,), full_data=True), (final,)))
+    metrics = json.loads((tmp_path / "final" / "metrics.json").read_text())
+    assert (metrics["metric"], metrics["rows"]["test"], metrics["head_parameters"]) == ("exact_match", 6, 0)
+    assert time_step({"study": study.to_json(), "device": "cpu"})["measured"][0]["step_seconds"] > 0
+
+
+def chats(count=ROWS):
+    return [
+        {"messages": [{"role": "user", "content": "x" * (1 + n % 5)}, {"role": "assistant", "content": "yes"}]}
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_conversations_are_trained_in_full_on_the_rows_of_the_search(ask, tmp_path, packing):
+    study, resident = ask(chats(), steps=3, chat_template="plain")
+    fidelity = replace(study.fidelity, packing=packing)
+    study = replace(study, environment={"data": resident.task.data_sha256}, fidelity=fidelity)
+    final = FinalTraining(order_of(study).configuration, {"trial": 0, "origin": "model"}, tmp_path / "final")
+    train_in_full(FinalPlan(study, FinalSettings((1000,), full_data=True), (final,)))
+    metrics = json.loads((tmp_path / "final" / "metrics.json").read_text())
+    assert (metrics["rows"]["train"], metrics["data_sha256"]) == (60, resident.task.data_sha256)
+    other = replace(study, task={**study.task, "chat_template": "headings"})
+    final = replace(final, output=tmp_path / "other")
+    with pytest.raises(TaskError, match="are not those of the search"):
+        train_in_full(FinalPlan(other, FinalSettings((1000,)), (final,)))
+
+
+def test_the_harness_scores_the_adapter_that_is_handed_over(ask, tmp_path, monkeypatch):
+    study, _ = ask(sums(), steps=2)
+    asked = []
+
+    def scores(_study, _task, classifier, tasks, limit):
+        trained = torch.cat([p.detach().flatten() for p in classifier.trained_parameters().values()])
+        asked.append((tasks, limit, trained))
+        return {"version": "0", "limit": limit, "tasks": {"arc_easy": {"acc": 0.5}}}
+
+    monkeypatch.setattr("workers.final.require_harness", lambda tasks, metric: None)
+    monkeypatch.setattr("workers.final.harness_scores", scores)
+    final = FinalTraining(order_of(study).configuration, {"trial": 0, "origin": "model"}, tmp_path / "final")
+    settings = FinalSettings((1000, 1001), lm_eval=("arc_easy",), lm_eval_limit=5)
+    assert FinalSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    train_in_full(FinalPlan(study, settings, (final,)))
+    metrics = json.loads((tmp_path / "final" / "metrics.json").read_text())
+    assert metrics["lm_eval"]["tasks"] == {"arc_easy": {"acc": 0.5}}
+    ((tasks, limit, trained),) = asked
+    assert (tasks, limit) == (("arc_easy",), 5)
+    resident = load_resident(study, CPU)
+    resident.classifier.readapt(tmp_path / "final" / f"seed-{metrics['kept_seed']}")
+    kept = torch.cat([p.detach().flatten() for p in resident.classifier.trained_parameters().values()])
+    assert torch.equal(trained, kept)
 
 
 @pytest.mark.parametrize("init", DATA_DRIVEN)

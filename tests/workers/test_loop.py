@@ -68,6 +68,10 @@ class FakeStore:
     def report(self, trial_id, attempt, measurement, environment=None):
         self._tell("report", trial_id, measurement, environment)
 
+    def report_and_lease(self, trial_id, attempt, measurement, environment, worker, study, lease_seconds=60):
+        self.report(trial_id, attempt, measurement, environment)
+        return self.orders.popleft() if self.orders else None
+
     def report_diverged(self, trial_id, attempt, reason):
         self._tell("diverged", trial_id, reason)
 
@@ -79,8 +83,8 @@ class FakeStore:
         self._tell("lost", trial_id, reason, last_words)
         return TrialState.QUEUED
 
-    def hand_back(self, trial_id, attempt, reason=None, failure="preempted"):
-        self._tell("hand_back", trial_id, reason, failure)
+    def hand_back(self, trial_id, attempt, reason=None, failure="preempted", checkpoint=None):
+        self._tell("hand_back", trial_id, reason, failure, checkpoint)
 
     def reap(self, study=None):
         self.reaps += 1
@@ -140,12 +144,13 @@ def evaluations(monkeypatch, *outcomes):
     monkeypatch.setattr(inside, "evaluate", evaluate)
 
 
-def spin(seconds):
-    """A trial that takes so long, step by step."""
+def spin(until=lambda: False):
+    """A trial that goes on step by step until something is so, or until it is ended."""
 
     def steps(between_steps):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while not until():
+            assert time.monotonic() < deadline
             time.sleep(0.005)
             between_steps(1)
 
@@ -165,6 +170,20 @@ def test_a_worker_ends_after_so_many_trials(orders, settings, run_worker):
     store = FakeStore(orders)
     assert run_worker(store.open, settings(max_trials=2)) == 2
     assert len(store.orders) == 1
+
+
+def test_what_came_with_a_report_is_handed_back_by_a_worker_that_was_asked_to_leave(orders, settings, run_worker):
+    stop = loop.Stop()
+
+    class Leaving(FakeStore):
+        def report_and_lease(self, *told):
+            order = super().report_and_lease(*told)
+            stop.draining = True
+            return order
+
+    store = Leaving(orders)
+    assert run_worker(store.open, settings(), stop) == 1
+    assert store.verbs == [("report", 100), ("hand_back", 101)]
 
 
 def test_a_trial_that_fails_is_told_with_its_traceback_and_the_next_is_taken(orders, settings, monkeypatch, run_worker):
@@ -248,7 +267,7 @@ def test_a_worker_without_an_idle_limit_waits_until_it_is_asked_to_end(settings,
     thread.join(0.2)
     assert thread.is_alive()
     stop.at_once = True
-    thread.join(2.0)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -259,8 +278,8 @@ def test_a_lost_lease_ends_the_trial_without_a_report(orders, settings, monkeypa
     def found_again(_between_steps):
         store.lost = False
 
-    evaluations(monkeypatch, spin(5.0), found_again)
-    run_worker(store.open, settings(lease_seconds=0.2, max_trials=2))
+    evaluations(monkeypatch, spin(), found_again)
+    run_worker(store.open, settings(lease_seconds=1.0, max_trials=2))
     assert store.verbs == [("report", 101)]
 
 
@@ -271,15 +290,15 @@ def test_a_cancelled_trial_is_handed_back_and_the_next_is_taken(orders, settings
     def not_cancelled(_between_steps):
         store.cancelled = False
 
-    evaluations(monkeypatch, spin(5.0), not_cancelled)
-    run_worker(store.open, settings(lease_seconds=0.2, max_trials=2))
+    evaluations(monkeypatch, spin(), not_cancelled)
+    run_worker(store.open, settings(lease_seconds=1.0, max_trials=2))
     assert store.verbs == [("hand_back", 100), ("report", 101)]
 
 
 def test_the_lease_is_renewed_while_a_trial_runs(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders[:1])
-    evaluations(monkeypatch, spin(0.5))
-    run_worker(store.open, settings(lease_seconds=0.2))
+    evaluations(monkeypatch, spin(lambda: store.beats >= 4))
+    run_worker(store.open, settings(lease_seconds=1.0))
     assert store.beats >= 4
     assert store.verbs == [("report", 100)]
     assert store.opened == 2
@@ -289,8 +308,9 @@ def test_a_database_that_is_away_for_less_than_the_lease_costs_nothing(orders, s
     store = FakeStore(orders[:2])
     locked = [StoreError("database is locked") for _ in range(9)]
     store.failing = {"register_worker": locked[:1], "lease": locked[1:3], "beat": locked[3:5], "report": locked[5:]}
-    evaluations(monkeypatch, spin(0.5))
-    assert run_worker(store.open, settings(lease_seconds=1.0, max_trials=2)) == 2
+    evaluations(monkeypatch, spin(lambda: store.beats >= 1))
+    assert run_worker(store.open, settings(lease_seconds=2.0, max_trials=2)) == 2
+    assert not any(store.failing.values())
     assert store.verbs == [("report", 100), ("report", 101)]
 
 
@@ -301,8 +321,8 @@ def test_a_database_that_is_away_for_longer_than_the_lease_ends_the_trial(orders
     def back(_between_steps):
         store.failing.clear()
 
-    evaluations(monkeypatch, spin(5.0), back)
-    run_worker(store.open, settings(lease_seconds=0.2, max_trials=2))
+    evaluations(monkeypatch, spin(), back)
+    run_worker(store.open, settings(lease_seconds=1.0, max_trials=2))
     assert store.verbs == [("report", 101)]
 
 

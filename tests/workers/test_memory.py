@@ -28,7 +28,7 @@ def test_what_autograd_keeps_is_counted_once_and_weights_once():
     model, inputs = Square(), torch.ones(16, 8)
     meter = MemoryMeter(model, CPU)
     optimizer = torch.optim.AdamW(model.parameters())
-    with meter.forward_pass(widest=True):
+    with meter.forward_pass(noted=True):
         loss = model(inputs)
     loss.backward()
     optimizer.step()
@@ -54,7 +54,13 @@ def measured(make_study, plan, batch_size=8):
     resident = load_resident(study, CPU)
     resident.classifier.adapt(plan(study), seed=1)
     meter = MemoryMeter(resident.classifier, CPU)
-    train(resident.classifier, resident.train, training_order(60, batch_size, 3, 0, 0), 1e-2, meter=meter)
+    train(
+        resident.classifier,
+        resident.train,
+        training_order(resident.train.lengths, batch_size, 3, 0, 0),
+        1e-2,
+        meter=meter,
+    )
     return meter.peak_bytes
 
 

@@ -16,7 +16,7 @@ from workers.training import train
 def test_predictions_come_in_the_order_of_the_rows(resident, monkeypatch):
     monkeypatch.setattr("workers.scoring.SCORING_BATCH", 4)
     resident.classifier.adapt(_strong(resident), seed=1)
-    train(resident.classifier, resident.train, training_order(60, 8, 30, 0, 0), 2e-2)
+    train(resident.classifier, resident.train, training_order(resident.train.lengths, 8, 30, 0, 0), 2e-2)
     scored = score_rows(resident.classifier, resident.validation, "accuracy")
     assert set(scored.predictions) == {0, 1}
     for row in range(30):

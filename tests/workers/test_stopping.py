@@ -44,9 +44,9 @@ def test_after_its_time_a_worker_takes_no_trial_but_finishes_the_one_at_hand():
 
 def test_waiting_ends_when_the_worker_is_asked_to_end():
     started = time.monotonic()
-    Stop(draining=True).wait(5.0)
+    Stop(draining=True).wait(60)
     Stop().wait(0.01)
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 30
 
 
 def test_the_system_ends_the_child_of_a_killed_parent():

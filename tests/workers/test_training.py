@@ -6,11 +6,14 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from autopeft.adapters.anatomy import describe
 from autopeft.adapters.head import Classifier
 from autopeft.adapters.methods.stock import lora_config
 from autopeft.errors import DivergedError, EvaluationError, OutOfMemoryError
 from search_spaces.configuration import Configuration, LayerPlan, Placement, Training, uniform
 from search_spaces.methods.lora import Lora
+from search_spaces.methods.mola import Mola
+from search_spaces.routers import TopK
 from workers.backbones import load_resident
 from workers.batches import training_order
 from workers.training import loss_of, memory_errors, rate_share, train
@@ -58,7 +61,7 @@ def test_stock_peft_trains_to_the_same_losses_step_by_step(make_study, family):
     study = make_study(family, "stock")
     resident = load_resident(study, CPU)
     plan, steps = uneven(), 5
-    order = training_order(len(resident.train), 8, steps, study.seed, 0)
+    order = training_order(resident.train.lengths, 8, steps, study.seed, 0)
     resident.classifier.adapt(plan, seed=1)
     initial = {name: value.detach().clone() for name, value in resident.classifier.trained_parameters().items()}
 
@@ -104,7 +107,12 @@ def test_what_is_frozen_stays_bit_identical_and_the_rest_learns(make_study, pool
     classifier.adapt(uneven(), seed=1)
     before = frozen_digest(classifier)
     start = {name: value.detach().clone() for name, value in classifier.trained_parameters().items()}
-    losses = [loss for _, loss in train(classifier, resident.train, training_order(60, 8, 40, study.seed, 0), 2e-2)]
+    losses = [
+        loss
+        for _, loss in train(
+            classifier, resident.train, training_order(resident.train.lengths, 8, 40, study.seed, 0), 2e-2
+        )
+    ]
     assert frozen_digest(classifier) == before
     assert all(not torch.equal(start[name], value) for name, value in classifier.trained_parameters().items())
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
@@ -113,7 +121,7 @@ def test_what_is_frozen_stays_bit_identical_and_the_rest_learns(make_study, pool
 def test_gradients_are_only_where_declared(resident):
     classifier = resident.classifier
     classifier.adapt(uneven(), seed=1)
-    train(classifier, resident.train, training_order(60, 8, 2, 0, 0), 1e-2)
+    train(classifier, resident.train, training_order(resident.train.lengths, 8, 2, 0, 0), 1e-2)
     with_gradient = {id(parameter) for parameter in classifier.parameters() if parameter.grad is not None}
     assert with_gradient == {id(parameter) for parameter in classifier.trained_parameters().values()}
 
@@ -124,7 +132,7 @@ def test_training_stays_in_evaluation_mode(resident):
         lambda module, *_: seen.append(module.training)
     )
     resident.classifier.adapt(uneven(), seed=1)
-    train(resident.classifier, resident.train, training_order(60, 8, 2, 0, 0), 1e-2)
+    train(resident.classifier, resident.train, training_order(resident.train.lengths, 8, 2, 0, 0), 1e-2)
     handle.remove()
     assert seen == [False, False]
 
@@ -137,7 +145,7 @@ def test_an_adapter_without_a_gradient_is_an_error_that_names_it(resident):
     with pytest.raises(
         EvaluationError, match=r"2 of 10 trained tensors got no gradient.*layer\.1\.attention\.self\.value"
     ):
-        train(classifier, resident.train, training_order(60, 8, 2, 0, 0), 1e-2)
+        train(classifier, resident.train, training_order(resident.train.lengths, 8, 2, 0, 0), 1e-2)
 
 
 def test_a_loss_that_is_not_finite_is_divergence(resident):
@@ -146,12 +154,12 @@ def test_a_loss_that_is_not_finite_is_divergence(resident):
     with torch.no_grad():
         classifier.head_parameters()["classifier.bias"].fill_(float("nan"))
     with pytest.raises(DivergedError, match="the training loss is nan at step 1"):
-        train(classifier, resident.train, training_order(60, 8, 3, 0, 0), 1e-2)
+        train(classifier, resident.train, training_order(resident.train.lengths, 8, 3, 0, 0), 1e-2)
 
 
 def test_a_long_run_has_a_short_curve_of_mean_losses(resident):
     resident.classifier.adapt(uniform_head(resident.classifier), seed=1)
-    curve = train(resident.classifier, resident.train, training_order(60, 2, 120, 0, 0), 1e-3)
+    curve = train(resident.classifier, resident.train, training_order(resident.train.lengths, 2, 120, 0, 0), 1e-3)
     assert [step for step, _ in curve] == list(range(3, 121, 3))
 
 
@@ -171,7 +179,7 @@ def test_what_is_called_between_steps_can_end_the_training(resident):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(resident.classifier, resident.train, training_order(60, 8, 5, 0, 0), 1e-2, end)
+        train(resident.classifier, resident.train, training_order(resident.train.lengths, 8, 5, 0, 0), 1e-2, end)
     assert seen == [1, 2]
 
 
@@ -196,3 +204,17 @@ def test_another_runtime_error_stays_itself():
 def test_memory_really_runs_out():
     with pytest.raises(OutOfMemoryError), memory_errors():
         torch.empty(2**60)
+
+
+def test_what_adapters_add_to_the_loss_is_trained_on_and_not_in_the_curve(resident):
+    order = training_order(resident.train.lengths, 8, 3, 0, 0)
+    curves, routers = [], []
+    for balance in (0.0, 1.0):
+        plan = uniform(describe(resident.classifier.model, "tiny"), ("query",), Mola(4, 2, 4.0, TopK(1, balance)), 1e-2)
+        resident.classifier.adapt(plan, seed=1)
+        curves.append(train(resident.classifier, resident.train, order, 1e-2))
+        trained = resident.classifier.trained_parameters()
+        routers.append({name: p.detach().clone() for name, p in trained.items() if name.endswith("router")})
+        resident.classifier.strip()
+    assert curves[0][0] == curves[1][0]  # before the first step only the balance differs
+    assert not any(torch.equal(value, routers[1][name]) for name, value in routers[0].items())

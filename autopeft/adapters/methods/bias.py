@@ -6,11 +6,14 @@ The trained bias is a copy that stands in the module in place of the pretrained 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+
+from autopeft.adapters.suppression import moved
 
 
 @dataclass(slots=True)
@@ -46,8 +49,17 @@ class BiasPart:
         """Nothing."""
         return {}
 
+    def beside(self) -> list[Tensor]:
+        """The pretrained bias."""
+        return [self.original]
+
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Nothing."""
+
+    def suppressed(self, factor: float) -> AbstractContextManager[None]:
+        """Moves the bias towards the pretrained one."""
+        bias = _linear(self.headless, self.path).get_parameter("bias")
+        return moved([(bias, self.original.detach())], factor)
 
     def merge(self) -> None:
         """Writes the trained values into the pretrained bias."""

@@ -10,7 +10,8 @@ them, so that every family is served alike, whether its sublayer is one module o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,8 +118,27 @@ class BottleneckPart:
         """Nothing."""
         return {}
 
+    def beside(self) -> list[Tensor]:
+        """Nothing."""
+        return []
+
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Nothing."""
+
+    @contextmanager
+    def suppressed(self, factor: float) -> Iterator[None]:
+        """Scales what the bottlenecks add."""
+        layer = self.headless.get_submodule(self.path)
+        inside = [layer.get_submodule(f"{name}_adapter") for name in self.method_names]
+        bottlenecks = [module for module in inside if isinstance(module, Bottleneck)]
+        scalings = [bottleneck.scaling for bottleneck in bottlenecks]
+        for bottleneck, scaling in zip(bottlenecks, scalings, strict=True):
+            bottleneck.scaling = factor * scaling
+        try:
+            yield
+        finally:
+            for bottleneck, scaling in zip(bottlenecks, scalings, strict=True):
+                bottleneck.scaling = scaling
 
     def take_out(self) -> None:
         """Takes the bottlenecks and the hooks off."""

@@ -8,8 +8,10 @@ position.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,7 @@ class Prefix(nn.Module):
         super().__init__()
         self.key = nn.Parameter((torch.randn(length, width) * _SPREAD).to(like.device))
         self.value = nn.Parameter((torch.randn(length, width) * _SPREAD).to(like.device))
+        self.share = 1.0
 
     def before(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of shape [rows, heads, tokens, size] with the prefix before them."""
@@ -48,6 +51,24 @@ class Prefix(nn.Module):
         rows, heads, _, size = states.shape
         spread = own.view(-1, heads, size).transpose(0, 1).expand(rows, -1, -1, -1)
         return torch.cat([spread.to(states.dtype), states], dim=2)
+
+
+class SlicedPrefix(nn.Module):
+    """The prefixes of several members, each before the keys and values of its own rows.
+
+    Args:
+        members: The prefix of each, in the order of their rows; None for none.
+    """
+
+    def __init__(self, members: Sequence[Prefix | None]) -> None:
+        super().__init__()
+        self.members = tuple(members)
+
+    def shares(self, tensor: Tensor | None) -> Sequence[Tensor | None]:
+        """The rows of each member; what is the same for all rows goes to each."""
+        if tensor is None or tensor.shape[0] == 1:
+            return [tensor] * len(self.members)
+        return tensor.chunk(len(self.members))
 
 
 @dataclass(slots=True)
@@ -86,12 +107,26 @@ class PrefixPart:
         """Nothing."""
         return {}
 
+    def beside(self) -> list[Tensor]:
+        """Nothing."""
+        return []
+
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Nothing."""
 
     def merge(self) -> None:
         """Refused: a prefix is no change of a weight."""
         raise NotImplementedError
+
+    @contextmanager
+    def suppressed(self, factor: float) -> Iterator[None]:
+        """Scales the share of attention that the prefix gets, before shares are made to add up to one."""
+        prefix = self.headless.get_submodule(f"{self.path}.prefix")
+        prefix.share = factor
+        try:
+            yield
+        finally:
+            prefix.share = 1.0
 
     def take_out(self) -> None:
         """Takes the prefix off and gives the model its own attention function back."""
@@ -151,6 +186,41 @@ def _attend(
     **options: Any,
 ) -> Answer:
     prefix = getattr(module, "prefix", None)
+    if isinstance(prefix, SlicedPrefix):
+        return _attend_by_member(function, module, prefix, query, key, value, mask, **options)
+    return _attend_with(prefix, function, module, query, key, value, mask, **options)
+
+
+def _attend_by_member(
+    function: Callable[..., Answer],
+    module: nn.Module,
+    prefix: SlicedPrefix,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **options: Any,
+) -> Answer:
+    shares = [prefix.shares(tensor) for tensor in (query, key, value, mask, options.pop("position_bias", None))]
+    answers = []
+    for member, *rows, bias in zip(prefix.members, *shares, strict=True):
+        own = options if bias is None else {**options, "position_bias": bias}
+        answers.append(_attend_with(member, function, module, *rows, **own))
+    weights = [weights for _, weights in answers if weights is not None]
+    same = len({found.shape[1:] for found in weights}) == 1 and len(weights) == len(answers)
+    return torch.cat([answer for answer, _ in answers]), torch.cat(weights) if same else None
+
+
+def _attend_with(
+    prefix: Prefix | None,
+    function: Callable[..., Answer],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **options: Any,
+) -> Answer:
     if prefix is None:
         return function(module, query, key, value, mask, **options)
     length = prefix.key.shape[0]
@@ -158,7 +228,9 @@ def _attend(
     if mask is None and query.shape[2] > 1 and _is_causal(module, options):
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
         mask = mask.tril(key.shape[2] - query.shape[2])[None, None]
-    if mask is not None:
+    if prefix.share < 1:
+        mask = _widen(_added(mask, query, key), length, _logarithm(prefix.share))
+    elif mask is not None:
         mask = _widen(mask, length, True if mask.dtype == torch.bool else 0.0)
     if options.get("position_bias") is not None:
         options["position_bias"] = _widen(options["position_bias"], length, 0.0)
@@ -169,6 +241,19 @@ def _attend(
 def _is_causal(module: nn.Module, options: Mapping[str, Any]) -> bool:
     asked = options.get("is_causal")
     return bool(getattr(module, "is_causal", True) if asked is None else asked)
+
+
+def _added(mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor:
+    """``mask`` as numbers that are added to attention scores."""
+    if mask is None:
+        return query.new_zeros(1, 1, query.shape[2], key.shape[2])
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=query.dtype, device=mask.device).masked_fill(~mask, -math.inf)
+
+
+def _logarithm(share: float) -> float:
+    return math.log(share) if share > 0 else -math.inf
 
 
 def _widen(mask: Tensor, length: int, value: float | bool) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,18 +20,24 @@ from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from autopeft.adapters.quantisation import dequantised_weight
+from autopeft.adapters.suppression import Response, moved
 from search_spaces.methods import Method
 from search_spaces.methods.dora import Dora
 from search_spaces.methods.hira import Hira
 from search_spaces.methods.ia3 import Ia3
+from search_spaces.methods.loha import Loha
 from search_spaces.methods.lokr import Lokr
-from search_spaces.methods.lora import Lora
+from search_spaces.methods.lora import CORDA, Lora
 from search_spaces.methods.norm import Norm
 from search_spaces.methods.oft import Oft
 from search_spaces.methods.vera import Vera
 
 ADAPTER_NAME = "autopeft"
 """Name under which peft keeps the adapters in the model."""
+
+_PEFT_INITS = {"default": True, "eva": True, "corda_ipm": "corda"}
+"""What peft calls initialisations that have another name here; EVA's A is set afterwards, from the training rows."""
 
 _START = ("lora_A.weight", "lora_B.weight")
 
@@ -52,8 +59,8 @@ def lora_config(modules: Mapping[str, Lora], *, transposed: bool = False) -> pef
     """
     first = next(iter(modules.values()))
     options: dict[str, Any] = {}
-    if first.init == "corda":
-        options["corda_config"] = peft.tuners.lora.config.CordaConfig(corda_method="kpm")
+    if first.init in CORDA:
+        options["corda_config"] = peft.tuners.lora.config.CordaConfig(corda_method=CORDA[first.init])
     if first.init == "lora_ga":
         options["lora_ga_config"] = peft.tuners.lora.config.LoraGAConfig()
     return peft.LoraConfig(
@@ -61,8 +68,7 @@ def lora_config(modules: Mapping[str, Lora], *, transposed: bool = False) -> pef
         **_patterns({name: method.rank for name, method in modules.items()}, "r", "rank_pattern"),
         **_patterns({name: _plain(method.alpha) for name, method in modules.items()}, "lora_alpha", "alpha_pattern"),
         use_rslora=first.scaling == "rank-stabilised",
-        # EVA's A is set afterwards, from the training rows
-        init_lora_weights=True if first.init in ("default", "eva") else first.init,
+        init_lora_weights=_PEFT_INITS.get(first.init, first.init),
         fan_in_fan_out=transposed,
         lora_dropout=0.0,
         bias="none",
@@ -91,6 +97,14 @@ def _hira_config(modules: Mapping[str, Hira], *, transposed: bool) -> peft.HiraC
     # not by rank_pattern: peft 0.21.2 reads it and then builds every layer with r
     rank = next(iter(modules.values())).rank
     return peft.HiraConfig(target_modules=list(modules), r=rank, fan_in_fan_out=transposed)
+
+
+def _loha_config(modules: Mapping[str, Loha]) -> peft.LoHaConfig:
+    return peft.LoHaConfig(
+        target_modules=list(modules),
+        **_patterns({name: method.rank for name, method in modules.items()}, "r", "rank_pattern"),
+        **_patterns({name: _plain(method.alpha) for name, method in modules.items()}, "alpha", "alpha_pattern"),
+    )
 
 
 def _lokr_config(modules: Mapping[str, Lokr]) -> peft.LoKrConfig:
@@ -139,6 +153,27 @@ class Target:
     moves: bool = False
 
 
+def _lora_response(layer: Any) -> list[Response]:
+    return [(layer.lora_B[ADAPTER_NAME].weight, 0.0)]
+
+
+def _dora_response(layer: Any) -> list[Response]:
+    weight = dequantised_weight(layer.get_base_layer())
+    lengths = torch.linalg.norm(weight.T if layer.fan_in_fan_out else weight, dim=1)
+    return [*_lora_response(layer), (layer.lora_magnitude_vector[ADAPTER_NAME].weight, lengths)]
+
+
+def _lokr_response(layer: Any) -> list[Response]:
+    whole = layer.lokr_w1 if ADAPTER_NAME in layer.lokr_w1 else layer.lokr_w1_a
+    return [(whole[ADAPTER_NAME], 0.0)]
+
+
+def _norm_response(layer: Any) -> list[Response]:
+    pretrained = dict(layer.get_base_layer().named_parameters())
+    own = layer.ln_tuning_layers[ADAPTER_NAME].named_parameters()
+    return [(parameter, pretrained[name].detach()) for name, parameter in own]
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """How one method is told to peft.
@@ -146,10 +181,12 @@ class Row:
     Attributes:
         config: Makes peft's configuration of modules whose ``key`` is the same.
         key: What has to be equal for modules to share one configuration, as its keyword arguments where it takes them.
+        response: The values of a layer that scale what it answers, and where it answers nothing.
     """
 
     config: Callable[..., peft.PeftConfig]
     key: Callable[[Any, Target], tuple[Any, ...]]
+    response: Callable[[Any], list[Response]]
     options: Callable[[Target], dict[str, Any]] = lambda target: {"transposed": target.transposed}
 
 
@@ -158,16 +195,23 @@ def _no_options(_target: Target) -> dict[str, Any]:
 
 
 STOCK: dict[str, Row] = {
-    "vera": Row(_vera_config, lambda vera, _: (vera,)),
-    "lora": Row(lora_config, lambda lora, _: (lora.scaling, lora.init)),
-    "dora": Row(_dora_config, lambda *_: ()),
-    "hira": Row(_hira_config, lambda hira, _: (hira.rank,)),
-    "lokr": Row(_lokr_config, lambda lokr, _: (lokr.factor,), _no_options),
-    "oft": Row(_oft_config, lambda oft, _: (oft.block_size,), _no_options),
-    "norm": Row(_norm_config, lambda *_: (), _no_options),
+    "vera": Row(_vera_config, lambda vera, _: (vera,), lambda layer: [(layer.vera_lambda_b[ADAPTER_NAME], 0.0)]),
+    "lora": Row(lora_config, lambda lora, _: (lora.scaling, lora.init), _lora_response),
+    "dora": Row(_dora_config, lambda *_: (), _dora_response),
+    "hira": Row(_hira_config, lambda hira, _: (hira.rank,), lambda layer: [(layer.hira_B[ADAPTER_NAME], 0.0)]),
+    "loha": Row(_loha_config, lambda *_: (), lambda layer: [(layer.hada_w2_b[ADAPTER_NAME], 0.0)], _no_options),
+    "lokr": Row(_lokr_config, lambda lokr, _: (lokr.factor,), _lokr_response, _no_options),
+    "oft": Row(
+        _oft_config,
+        lambda oft, _: (oft.block_size,),
+        lambda layer: [(layer.oft_R[ADAPTER_NAME].weight, 0.0)],
+        _no_options,
+    ),
+    "norm": Row(_norm_config, lambda *_: (), _norm_response, _no_options),
     "ia3": Row(
         _ia3_config,
         lambda _, target: (target.role == "down",),
+        lambda layer: [(layer.ia3_l[ADAPTER_NAME], 1.0)],
         lambda target: {"transposed": target.transposed, "inputs": target.role == "down"},
     ),
 }
@@ -255,6 +299,10 @@ class StockPart:
         """What has to be saved beside: where training started, if that was taken off the weight."""
         return {f"{self.path}.start.{name}": tensor for name, tensor in self.start.items()}
 
+    def beside(self) -> list[Tensor]:
+        """The weight before an initialisation that changes it, and where training started."""
+        return [*([] if self.original is None else [self.original]), *self.start.values()]
+
     def note_start(self) -> None:
         """Remembers the present A and B as the start."""
         here = self.parameters()
@@ -272,6 +320,16 @@ class StockPart:
         with torch.no_grad():
             original = self.original.to(weight.device)
             weight.copy_(original - (product.T if layer.fan_in_fan_out else product).to(original.dtype))
+
+    def suppressed(self, factor: float) -> AbstractContextManager[None]:
+        """Scales what the layers answer; of a moved start, what was learned since."""
+        responses: list[Response] = []
+        for layer, method in zip(self.layers, self.method_names, strict=True):
+            responses += STOCK[method].response(layer)
+        if self.original is not None:
+            weight = self.layers[0].get_base_layer().weight
+            responses.append((weight, self.original.to(weight.device)))
+        return moved(responses, factor)
 
     def merge(self) -> None:
         """Folds the layers into the module, innermost first."""

@@ -21,8 +21,10 @@ from search_spaces.methods.bias import Bias
 from search_spaces.methods.dora import Dora
 from search_spaces.methods.hira import Hira
 from search_spaces.methods.ia3 import Ia3
+from search_spaces.methods.loha import Loha
 from search_spaces.methods.lokr import Lokr
 from search_spaces.methods.lora import Lora
+from search_spaces.methods.mola import Mola
 from search_spaces.methods.norm import Norm
 from search_spaces.methods.oft import Oft
 from search_spaces.methods.parallel import Parallel
@@ -51,7 +53,9 @@ ZOO = {
         hf.DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=32, **SIZES)
     ),
     "deberta-v2": lambda: hf.DebertaV2Model(
-        hf.DebertaV2Config(**TWO, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8)
+        hf.DebertaV2Config(
+            **TWO, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8, share_att_key=True
+        )
     ),
     "electra": lambda: hf.ElectraModel(hf.ElectraConfig(**TWO, embedding_size=8)),
     "modernbert": lambda: hf.ModernBertModel(
@@ -97,9 +101,11 @@ EXAMPLES = {
     "dora": Dora(2, 4.0),
     "ia3": Ia3(),
     "hira": Hira(2),
+    "loha": Loha(2, 4.0),
     "lokr": Lokr(1, 2.0, 4),
     "vera": Vera(3),
     "oft": Oft(4),
+    "mola": Mola(3, 2, 4.0),
     "bias": Bias(),
     "norm": Norm(),
     "serial": Serial(3),
@@ -108,7 +114,10 @@ EXAMPLES = {
 }
 INITIALISATIONS = {
     "rank-stabilised": Lora(4, 4.0, "rank-stabilised"),
-    **{name: Lora(2, 4.0, init=name) for name in ("pissa", "olora", "orthogonal", "eva", "corda", "lora_ga")},
+    **{
+        name: Lora(2, 4.0, init=name)
+        for name in ("pissa", "olora", "orthogonal", "eva", "corda", "corda_ipm", "lora_ga")
+    },
 }
 
 

@@ -180,4 +180,4 @@ def test_on_minilm_the_count_is_the_arithmetic_and_removal_is_exact():
 
 
 def test_every_method_of_the_arithmetic_has_a_torch_side():
-    assert set(stock.STOCK) | {"bias", "serial", "parallel", "prefix"} == set(METHODS)
+    assert set(stock.STOCK) | {"bias", "mola", "serial", "parallel", "prefix"} == set(METHODS)

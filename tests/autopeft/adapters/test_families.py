@@ -86,11 +86,11 @@ def test_relative_positions_set_no_limit():
 def test_named_spaces_fit_every_family_or_say_why_not(zoo_family, described):
     backbone = described(zoo_family)
     for name in DESCRIPTIONS:
-        if (name, zoo_family) == ("autopeft", "deberta-v2"):
+        if name.endswith("autopeft") and zoo_family == "deberta-v2":
             with pytest.raises(ConfigurationError, match="prefix on deberta-v2: its attention does not go through"):
                 build(name, backbone, (1e-3, 1e-3))
         else:
-            assert build(name, backbone, (1e-3, 1e-3)).size > 1
+            assert build(name, backbone, (1e-3, 1e-3)).size >= 1
 
 
 def test_what_does_not_fit_is_refused_and_the_model_left_alone(make_zoo):

@@ -26,14 +26,17 @@ from search_spaces.methods.bias import Bias
 from search_spaces.methods.dora import Dora
 from search_spaces.methods.hira import Hira
 from search_spaces.methods.ia3 import Ia3
+from search_spaces.methods.loha import Loha
 from search_spaces.methods.lokr import Lokr
 from search_spaces.methods.lora import Lora
+from search_spaces.methods.mola import Mola
 from search_spaces.methods.norm import Norm
 from search_spaces.methods.oft import Oft
 from search_spaces.methods.parallel import Parallel
 from search_spaces.methods.prefix import Prefix
 from search_spaces.methods.serial import Serial
 from search_spaces.methods.vera import Vera
+from search_spaces.routers import Dynmole, TopK
 
 RANKS = st.integers(1, 6)
 ALPHAS = st.sampled_from([1.0, 2.5, 8.0])
@@ -44,9 +47,11 @@ CHOICES = st.one_of(
     st.builds(Dora, RANKS, ALPHAS),
     st.just(Ia3()),
     st.builds(Hira, RANKS),
+    st.builds(Loha, RANKS, ALPHAS),
     st.builds(Lokr, RANKS, ALPHAS, st.sampled_from([-1, 2, 3])),
     st.builds(Vera, RANKS, st.just(0.1), st.integers(0, 2)),
     st.builds(Oft, st.sampled_from([2, 4, 8])),
+    st.builds(Mola, st.integers(2, 4), RANKS, ALPHAS, st.sampled_from([TopK(1), TopK(2), Dynmole(1)])),
     st.just(Bias()),
     st.just(Norm()),
     st.builds(Serial, RANKS),
@@ -224,7 +229,7 @@ def test_a_copied_model_trains_its_own_adapters(headed, inputs_of):
     assert adapter_parameters(model)
 
 
-@pytest.mark.parametrize("init", ["eva", "corda", "lora_ga"])
+@pytest.mark.parametrize("init", ["eva", "corda", "corda_ipm", "lora_ga"])
 def test_an_initialisation_that_reads_rows_asks_for_them_and_leaves_nothing_behind(make_zoo, inputs_of, init):
     model = make_zoo("bert")
     plan = uniform(describe(model, "tiny"), ("query", "down"), Lora(2, 4.0, init=init), 1e-3)
@@ -255,6 +260,21 @@ def test_eva_starts_from_the_directions_in_which_the_inputs_vary_most(make_zoo, 
     expected = torch.linalg.svd(states - states.mean(0), full_matrices=False).Vh[:2]
     got = adapter_parameters(model)["encoder.layer.0.output.dense.lora_A.weight"]
     assert torch.allclose((got * expected).sum(1).abs(), torch.ones(2), atol=1e-3)
+
+
+def test_corda_trains_the_weakest_or_the_strongest_directions_of_what_the_rows_say(make_zoo, inputs_of):
+    batch, strengths = inputs_of("bert"), {}
+    for init in ("corda", "corda_ipm"):
+        model, inputs = make_zoo("bert"), []
+        plan = Configuration((LayerPlan((Placement("down", Lora(2, 4.0, init=init)),)), LayerPlan()), Training(1e-3))
+        apply(model, plan, rows=TrainingRows(lambda: [batch], lambda b, m=model: m(**b).last_hidden_state.mean()))
+        dense = model.encoder.layer[0].output.dense
+        hook = dense.register_forward_pre_hook(lambda _, given, seen=inputs: seen.append(given[0]))
+        model(**batch)
+        hook.remove()
+        low, high = (dense.lora_A["autopeft"].weight, dense.lora_B["autopeft"].weight)
+        strengths[init] = (inputs[0] @ low.T @ high.T).square().sum().item()
+    assert strengths["corda_ipm"] > 10 * strengths["corda"]
 
 
 @pytest.mark.slow

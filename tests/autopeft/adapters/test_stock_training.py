@@ -12,6 +12,7 @@ from search_spaces.configuration import Configuration, LayerPlan, Placement, Tra
 from search_spaces.methods.dora import Dora
 from search_spaces.methods.hira import Hira
 from search_spaces.methods.ia3 import Ia3
+from search_spaces.methods.loha import Loha
 from search_spaces.methods.lokr import Lokr
 from search_spaces.methods.lora import Lora
 from search_spaces.methods.norm import Norm
@@ -37,6 +38,7 @@ STOCK = {
     "dora": (Dora(2, 4.0), lambda: peft.LoraConfig(r=2, lora_alpha=4, target_modules=AT, use_dora=True)),
     "ia3": (Ia3(), lambda: peft.IA3Config(target_modules=["query", "value"], feedforward_modules=[])),
     "hira": (Hira(2), lambda: peft.HiraConfig(r=2, target_modules=AT)),
+    "loha": (Loha(2, 4.0), lambda: peft.LoHaConfig(r=2, alpha=4, target_modules=AT)),
     "lokr": (Lokr(2, 4.0), lambda: peft.LoKrConfig(r=2, alpha=4, target_modules=AT)),
     "vera": (Vera(3), lambda: peft.VeraConfig(r=3, target_modules=AT)),
     "oft": (Oft(4), lambda: peft.OFTConfig(r=0, oft_block_size=4, target_modules=AT)),

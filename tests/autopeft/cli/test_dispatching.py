@@ -75,13 +75,29 @@ def test_a_worker_becomes_the_worker_process_and_the_database_is_no_argument(mon
     monkeypatch.setattr(os, "execve", lambda *words: seen.append(words))
     url = "postgresql://user:secret@host/db"
     done = call(
-        "worker", "--db", url, "--device", "cpu", "--max-trials", 3, "--max-seconds", 60, "--artifacts", tmp_path
+        "worker",
+        "--db",
+        url,
+        "--device",
+        "cpu",
+        "--max-trials",
+        3,
+        "--max-seconds",
+        60,
+        "--artifacts",
+        tmp_path,
+        "--cache",
+        "fp16",
+        "--pack",
+        8,
     )
     assert done.exit_code == 0, done.exception
     [(program, command, environment)] = seen
     assert program == sys.executable
     assert command[1:5] == ["-P", "-m", "workers", "run"]
     assert command[command.index("--max-trials") + 1] == "3"
+    assert command[command.index("--cache") + 1] == "fp16"
+    assert command[command.index("--pack") + 1] == "8"
     assert command[command.index("--artifacts") + 1] == str(tmp_path)
     assert "secret" not in " ".join(command)
     assert environment["AUTOPEFT_DB"] == url

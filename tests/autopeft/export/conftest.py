@@ -78,6 +78,7 @@ def _save_tiny(family, folder):
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**llama, initializer_range=0.3, **sizes)),
         "bert": lambda: BertModel(BertConfig(**bert)),
         "bert-without-pooler": lambda: BertForMaskedLM(BertConfig(**bert | {"num_hidden_layers": 2})),
+        "bert-of-six-layers": lambda: BertModel(BertConfig(**bert | {"num_hidden_layers": 6})),
         "roberta": lambda: RobertaModel(RobertaConfig(**bert | {"num_hidden_layers": 2, "pad_token_id": 1})),
         "distilbert": lambda: DistilBertModel(DistilBertConfig(**distil)),
     }

@@ -136,7 +136,7 @@ def test_an_export_that_stock_peft_reads_otherwise_is_refused_and_leaves_nothing
 def test_the_head_alone_is_refused_with_the_target_that_holds_it(finished, tmp_path: Path):
     empty = Configuration((LayerPlan(),) * 12, Training(1e-3))
     done = finished("bert", "mean", empty)
-    with pytest.raises(LossyExportError, match="--to autopeft"):
+    with pytest.raises(LossyExportError, match="--to script or autopeft"):
         export_trial(done.study, done.trial, done.measurement, done.artifacts, "peft", tmp_path / "out")
 
 

@@ -3,26 +3,29 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
 from safetensors.torch import load_file
 
-from autopeft.errors import LossyExportError
+from autopeft.errors import ExportError, LossyExportError
 from autopeft.export import TARGETS, export_trial
-from search_spaces.configuration import Configuration, LayerPlan, Placement, Training
+from search_spaces.configuration import Configuration, LayerPlan, Placement, Training, uniform
 from search_spaces.methods.bias import Bias
 from search_spaces.methods.dora import Dora
 from search_spaces.methods.hira import Hira
 from search_spaces.methods.ia3 import Ia3
 from search_spaces.methods.lokr import Lokr
 from search_spaces.methods.lora import Lora
+from search_spaces.methods.mola import Mola
 from search_spaces.methods.norm import Norm
 from search_spaces.methods.oft import Oft
 from search_spaces.methods.parallel import Parallel
 from search_spaces.methods.prefix import Prefix
 from search_spaces.methods.serial import Serial
 from search_spaces.methods.vera import Vera
+from search_spaces.selection import Selection
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
@@ -49,9 +52,18 @@ UNIFORM = {
     "norm": rows_of([("norms", Norm())], []),
 }
 MIXED = rows_of(
-    [("query", Lora(2, 4)), ("value", Bias()), ("attention", Prefix(2))],
+    [("query", Lora(2, 4)), ("value", Bias()), ("attention", Prefix(2)), ("up", Mola(3, 2, 4))],
     [("query", Dora(2, 4)), ("feed_forward", Serial(3)), ("feed_forward", Parallel(2)), ("norms", Norm())],
 )
+SIX_LAYERS = rows_of(
+    [("query", Lora(2, 4)), ("query", Bias()), ("value", Ia3())],
+    [("query", Dora(1, 2)), ("norms", Norm()), ("key", Vera(4))],
+    [("feed_forward", Serial(3)), ("feed_forward", Parallel(5))],
+    [("attention", Prefix(3)), ("up", Hira(2)), ("up", Ia3())],
+    [("down", Oft(4)), ("attention", Prefix(1)), ("feed_forward", Parallel(2))],
+    [("output", Lokr(1, 2)), ("value", Lora(2, 4, "alpha/r", "pissa")), ("up", Mola(3, 2, 4))],
+)
+"""Every layer with methods of its own."""
 
 
 def exported(done, target, output, **options):
@@ -74,7 +86,8 @@ def test_stock_peft_computes_one_method_with_any_sizes(name, finished, tmp_path)
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - {"autopeft", "script"}))
 def test_what_a_target_cannot_hold_is_refused_by_name(target, finished, tmp_path):
     done = finished("bert-without-pooler", "mean", MIXED)
-    with pytest.raises(LossyExportError, match=r"layer 1 feed_forward: serial size 3.*--lossy") as failure:
+    lost = r"layer 0 up: mola experts 3, rank 2.*layer 1 feed_forward: serial size 3.*--lossy"
+    with pytest.raises(LossyExportError, match=lost) as failure:
         exported(done, target, tmp_path / "out")
     assert failure.value.exit_code == 6
     assert not list(tmp_path.iterdir())
@@ -104,6 +117,17 @@ def test_vllm_gets_one_rank_and_a_scaling_of_one(finished, tmp_path):
     assert config["modules_to_save"] is None
     weights = load_file(folder / "adapter_model.safetensors")
     assert all(5 in tensor.shape for tensor in weights.values())
+    assert checks(folder)["largest_difference"]["logits"] <= 1e-5
+
+
+@pytest.mark.parametrize("family", ["roberta", "bert-without-pooler"])
+def test_vllm_gets_the_adapter_of_a_classifier_with_its_own_head_beside(family, finished, tmp_path):
+    done = finished(family, "stock", at_modules(Lora(2, 4), Lora(4, 4)))
+    folder = exported(done, "vllm", tmp_path / "out")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["modules_to_save"], config["task_type"]) == (None, None)  # of a classifier peft would want a head
+    assert load_file(folder / "head.safetensors")
+    assert not any("classifier" in name for name in load_file(folder / "adapter_model.safetensors"))
     assert checks(folder)["largest_difference"]["logits"] <= 1e-5
 
 
@@ -147,6 +171,7 @@ def test_trl_gets_a_script_and_a_command_only_for_one_rank(finished, tmp_path):
         ("bert-without-pooler", "mean", UNIFORM["dora"]),
         ("roberta", "stock", None),
         ("bert-without-pooler", "stock", MIXED),
+        ("bert-of-six-layers", "mean", SIX_LAYERS),
         ("llama", "stock", PLAN),
     ],
 )
@@ -155,16 +180,24 @@ def test_the_script_gives_the_logits_of_the_trial(family, pooling, plan, finishe
     found = checks(exported(done, "script", tmp_path / "out"))
     assert found["largest_difference"]["logits"] <= 1e-5
     needs_autopeft = any(name.startswith("autopeft") for name in found["needs"])
-    assert needs_autopeft == (plan is MIXED)
+    assert needs_autopeft == (plan in (MIXED, SIX_LAYERS))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", [UNIFORM["dora"], MIXED], ids=["alone", "with autopeft"])
-def test_the_script_checks_and_trains_by_itself(plan, finished, tmp_path):
+@pytest.mark.parametrize(
+    ("family", "plan"),
+    [
+        ("bert-without-pooler", UNIFORM["dora"]),
+        ("bert-without-pooler", MIXED),
+        ("bert-of-six-layers", SIX_LAYERS),
+    ],
+    ids=["alone", "with autopeft", "a method in each of six layers"],
+)
+def test_the_script_checks_and_trains_by_itself(family, plan, finished, tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    done = finished("bert-without-pooler", "mean", plan)
+    done = finished(family, "mean", plan)
     words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained(done.study.model.source)
@@ -180,3 +213,28 @@ def test_the_script_checks_and_trains_by_itself(plan, finished, tmp_path):
     losses = json.loads(output)
     assert losses["last"] < losses["first"]
     assert (folder / "trained" / "trained.safetensors").is_file()
+
+
+@pytest.mark.parametrize("target", ["autopeft", "peft", "script"])
+def test_a_trial_that_chose_its_modules_exports_what_it_kept(target, finished, tmp_path):
+    """As an ordinary plan: nothing of what was dropped, and nothing of the choice."""
+    kept = rows_of([("query", Lora(2, 4.0)), ("down", Lora(2, 4.0))], [("value", Lora(2, 4.0)), ("up", Lora(2, 4.0))])
+    done = finished("roberta", "mean", kept)
+    sites = ("query", "value", "up", "down")
+    table = uniform(done.study.backbone, sites, Lora(2, 4.0), 1e-3)
+    asked = replace(table, training=Training(1e-3, selection=Selection(ratio=0.5)))
+    trial = replace(done.trial, configuration=asked, digest=asked.digest)
+    folder = export_trial(done.study, trial, done.measurement, done.artifacts, target, tmp_path / "exported")
+    assert json.loads((folder / "configuration.json").read_text()) == kept.to_json()
+    if target == "peft":
+        assert len(json.loads((folder / "adapter_config.json").read_text())["target_modules"]) == 4
+
+
+def test_files_that_the_trial_cannot_have_chosen_are_refused(finished, tmp_path):
+    kept = rows_of([("query", Lora(2, 4.0))], [("value", Lora(2, 4.0))])
+    done = finished("roberta", "mean", kept)
+    table = uniform(done.study.backbone, ("query", "value", "up", "down"), Lora(2, 4.0), 1e-3)
+    asked = replace(table, training=Training(1e-3, selection=Selection(ratio=0.5)))
+    trial = replace(done.trial, configuration=asked, digest=asked.digest)
+    with pytest.raises(ExportError, match="holds another configuration"):
+        export_trial(done.study, trial, done.measurement, done.artifacts, "peft", tmp_path / "exported")

@@ -60,6 +60,12 @@ def question(tiny_backbone):
 
 
 @pytest.fixture
+def make_question_on():
+    """A question on any space."""
+    return Question
+
+
+@pytest.fixture
 def make_question(tiny_backbone):
     """A question on a space of query ranks with a fixed learning rate."""
 

@@ -6,8 +6,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from autopeft.optimizer.acquisition import Cells, expected_improvement
-from autopeft.optimizer.terrain import Axis
-from autopeft.pareto import Scale, hypervolume
+from autopeft.pareto import Axis, Scale, hypervolume
 
 SCALE = Scale(quality_floor=0.5, cost_floor=10, cost_ceiling=1000)
 QUALITY, COST = Axis(1.0, 0.5), Axis(10, 1000, logarithmic=True)

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from autopeft.errors import ConfigurationError
 from autopeft.optimizer import make_proposer
 from autopeft.optimizer.bayesian import membership
 from autopeft.optimizer.demands import Demands, LowerRung, Prior
 from autopeft.optimizer.history import Aims
-from autopeft.optimizer.terrain import Axis
+from autopeft.pareto import Axis, Box, hypervolume
 from autopeft.study import PARAMETERS, Direction, Objective, Observation
 
 QUALITY, COST = Objective("accuracy", Direction.MAXIMISE), Objective(PARAMETERS, Direction.MINIMISE)
@@ -133,6 +134,45 @@ def test_a_measured_second_objective_is_learned(question, closed_form):
     assert len(question.belief(partial, objectives=objectives, **demands).origins) == 12
     unmeasured = question.observe(question.sample(5))
     assert len(question.ask(closed_form, unmeasured, count=2, objectives=objectives, **demands)) == 2
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_gain_with_two_learned_objectives_is_that_of_the_services_hypervolume_by_sampling(question, limited):
+    # accuracy and seconds learned, parameters exact; a limit on a third measured figure counts by its probability
+    figures = {
+        "inference_seconds": lambda plan: 2 + rank_sum(plan) + 30 * rate(plan),
+        "train_seconds": lambda plan: 10 * rank_sum(plan),
+    }
+    observations = with_values(question, question.sample(14), **figures)
+    objectives, limits = (QUALITY, COST, SECONDS), {"train_seconds": 200.0} if limited else {}
+    axes = {"inference_seconds": SECONDS_AXIS}
+    belief = question.belief(observations, objectives=objectives, axes=axes, limits=limits)
+    box = Box((question.scale.quality, question.scale.cost, SECONDS_AXIS))
+    front = [(o.values["accuracy"], o.values[PARAMETERS], o.values["inference_seconds"]) for o in observations]
+    if limited:
+        front = [point for point, o in zip(front, observations, strict=True) if o.values["train_seconds"] <= 200]
+    before, generator, cells = hypervolume(front, box), np.random.default_rng(0), belief.reached.cells()
+    compared = 0
+    for plan in question.sample(4, seed=7):
+        place = question.space.encode(plan)
+        features = belief.terrain.features([place])
+        mean, deviation = (float(x[0]) for x in belief.posterior([place]))
+        second, doubt = (float(x[0]) for x in belief.learned[0].posterior(features))
+        draws = generator.standard_normal((600, 2)) * (deviation, doubt) + (mean, second)
+        # from the unit box back to what is measured
+        sampled = [
+            (0.4 + 0.6 * height, question.space.cost(plan), float(100.0 ** min(1.0, max(0.0, place))))
+            for height, place in draws.tolist()
+        ]
+        gains = np.array([hypervolume([*front, point], box) - before for point in sampled])
+        keeps = 1.0
+        for process, limit in belief.limits:
+            middle, spread = (float(x[0]) for x in process.posterior(features))
+            keeps *= float(norm.cdf((limit - middle) / spread))
+        closed = float(belief.gains([place], cells)[0])
+        compared += closed > 1e-5
+        assert closed == pytest.approx(gains.mean() * keeps, abs=4 * gains.std() / np.sqrt(600) + 1e-6)
+    assert compared >= 2
 
 
 def test_an_axis_against_the_direction_is_refused(question):

@@ -1,4 +1,5 @@
 import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -82,8 +83,6 @@ def test_noise_does_not_depend_on_who_asks(families):
 
 
 def test_a_replay_answers_with_rows_of_its_table(families, make_study, make_trial, tmp_path):
-    import json
-
     import replay
 
     study = make_study()
@@ -91,7 +90,7 @@ def test_a_replay_answers_with_rows_of_its_table(families, make_study, make_tria
     plans = [space.sample(generator, study.budget.parameters) for _ in range(12)]
     rows = [
         {
-            "configuration": plan.to_json(),
+            "point": space.encode(plan),
             "values": {study.metric: 0.6 + 0.01 * i, "trainable_parameters": space.cost(plan)},
         }
         for i, plan in enumerate(plans)
@@ -107,3 +106,24 @@ def test_a_replay_answers_with_rows_of_its_table(families, make_study, make_tria
     tried = {o.configuration.point for o in observations}
     assert tried == {space.encode(plan) for plan in plans}
     assert family.volumes([o.configuration for o in observations])[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("task", ["banking77", "hwu64"])
+def test_the_tables_of_real_trials_are_small_and_are_searched_to_their_last_row(families, task):
+    import replay
+
+    path = BENCHMARKS / f"replay-{task}.json"
+    assert path.stat().st_size < 40_000
+    table = json.loads(path.read_text())
+    assert table["study"]["task"]["source"] == task
+    family = replay.TableFamily(0, 0.0, path)
+    assert len(family.points) >= 75
+    # rows that were trained again count by their mean
+    assert max(map(len, family.rows.values())) == 3
+    generator = np.random.default_rng(0)
+    proposer = make_proposer("random", 0, 0)
+    plans = proposer.propose(family, family.scale, family.objectives, [], [], 200, generator, family.demands)
+    assert {plan.point for plan in plans} == set(family.points)
+    volumes = family.volumes(plans)
+    assert volumes == sorted(volumes)
+    assert volumes[-1] == pytest.approx(1)

@@ -2,20 +2,26 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from autopeft.errors import BudgetError, ConfigurationError
-from autopeft.optimizer import PROPOSERS, make_proposer
+from autopeft.optimizer import PROPOSERS, make_proposer, require_able
+from autopeft.pareto import Axis
+from autopeft.study import PARAMETERS, Direction, Objective
 from search_spaces.configuration import Configuration, LayerPlan, Training, uniform
 from search_spaces.methods.lora import Lora
+from search_spaces.presets import build
 
 SLOW = ("gpsampler", "botorch", "saasbo-map")
 CHEAP = [name for name in PROPOSERS if name not in (*SLOW, "saasbo-nuts")]
 
 
 @pytest.fixture(params=[*CHEAP, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
-def proposer(request):
+def proposer(request, monkeypatch):
+    # a peer is asked again for what is of no use, each time with a fit; the rest is drawn at random either way
+    monkeypatch.setattr("autopeft.optimizer.peers.PATIENCE", 4)
     return make_proposer(request.param, initial_count=4, seed=3)
 
 
@@ -73,6 +79,40 @@ class TestEveryProposer:
             failed += question.ask(proposer, pending=failed, count=1)
         assert len(digests(failed)) == 10
 
+    def test_a_search_survives_trials_that_fail_diverge_and_break_a_measured_limit(self, proposer, question):
+        observations, failed = [], []
+        for number in range(9):
+            (plan,) = question.ask(proposer, observations, failed, limits={"train_seconds": 1.0}, seed=number)
+            seen = question.observe([plan])[0]
+            slow = replace(seen, values={**seen.values, "train_seconds": 2.0})
+            diverged = replace(seen, values={"accuracy": 0.4}, counts=False)
+            if number % 4:
+                observations.append((seen, slow, diverged)[number % 4 - 1])
+            else:
+                failed.append(plan)
+        tried = digests(o.configuration for o in observations) | digests(failed)
+        assert len(tried) == 9
+
+    def test_it_goes_on_when_everything_was_infeasible(self, proposer, question):
+        observations = [
+            replace(seen, values={**seen.values, "train_seconds": 2.0}) for seen in question.observe(question.sample(9))
+        ]
+        batch = question.ask(proposer, observations, count=6, limits={"train_seconds": 1.0})
+        assert len(digests(batch) - digests(o.configuration for o in observations)) == 6
+
+    def test_it_goes_on_when_everything_was_over_the_budget(self, proposer, make_question):
+        free, question = make_question(ranks=(0, 1, 2, 4, 8)), make_question(ranks=(0, 1, 2, 4, 8), budget=48)
+        dear = [plan for plan in free.sample(20) if free.space.cost(plan) > 48]
+        batch = question.ask(proposer, question.observe(dear), count=6)
+        assert len(digests(batch)) == 6
+        assert max(map(question.space.cost, batch)) <= 48
+
+    def test_it_goes_on_when_quality_and_cost_are_constant(self, proposer, question):
+        point = question.space.encode(question.sample(1)[0])
+        plans = [question.space.decode((point[0], rate)) for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)]
+        observations = question.observe(plans, quality=0.7)
+        assert len(digests(question.ask(proposer, observations, count=6)) - digests(plans)) == 6
+
     def test_it_ignores_what_is_not_in_the_space(self, proposer, question, tiny_backbone):
         head_only = Configuration((LayerPlan(), LayerPlan()), Training(1e-3))
         stranger = uniform(tiny_backbone, ("query",), Lora(5, 5.0), 1e-3)
@@ -116,6 +156,63 @@ class TestEveryProposer:
                 question.ask(proposer, observations)
 
 
+OBJECTIVES = (Objective("accuracy", Direction.MAXIMISE), Objective(PARAMETERS, Direction.MINIMISE))
+FLOPS, SECONDS = Objective("forward_flops", Direction.MINIMISE), Objective("train_seconds", Direction.MINIMISE)
+
+
+def rank_sum(configuration):
+    return float(sum(method.rank for _, _, method in configuration.placements()))
+
+
+def three_objectives(question, observed, further):
+    """Arguments of ``ask`` for quality, parameters and ``further``: an exact or a measured cost that follows the ranks.
+
+    As many as six: the first four are the Sobol start, and a model has to find the others.
+    """
+    observations = [
+        replace(seen, values={**seen.values, further.name: 1 + rank_sum(seen.configuration)})
+        for seen in question.observe(question.sample(observed))
+    ]
+    axes = {further.name: Axis(1.0, 100.0, logarithmic=True)}
+    known = {further.name: rank_sum} if further is FLOPS else {}
+    return {"observations": observations, "objectives": (*OBJECTIVES, further), "axes": axes, "known": known}
+
+
+class TestEveryProposerWithThreeObjectives:
+    @pytest.mark.parametrize("further", [FLOPS, SECONDS], ids=["exact", "measured"])
+    @pytest.mark.parametrize("observed", [0, 3, 9])
+    def test_it_proposes_new_ones_within_the_budget(self, proposer, question, further, observed):
+        asked = three_objectives(question, observed, further)
+        batch = question.ask(proposer, count=6, **asked)
+        known = digests(seen.configuration for seen in asked["observations"])
+        assert len(digests(batch) - known) == len(batch) == 6
+        assert all(question.space.cost(plan) <= question.scale.cost_ceiling for plan in batch)
+        assert question.ask(proposer, count=6, **asked) == batch
+
+    def test_parameters_need_not_be_an_objective(self, proposer, question):
+        asked = three_objectives(question, 9, SECONDS)
+        batch = question.ask(proposer, count=6, **asked | {"objectives": (OBJECTIVES[0], SECONDS)})
+        assert len(digests(batch)) == 6
+        assert all(question.space.cost(plan) <= question.scale.cost_ceiling for plan in batch)
+
+    def test_four_objectives_with_a_limit(self, proposer, question):
+        asked = three_objectives(question, 9, FLOPS)
+        seconds = [replace(o, values={**o.values, "train_seconds": 2.0}) for o in asked["observations"]]
+        asked |= {
+            "observations": seconds,
+            "objectives": (*OBJECTIVES, FLOPS, SECONDS),
+            "limits": {"forward_flops": 6.0},
+        }
+        asked["axes"] = {**asked["axes"], "train_seconds": Axis(1.0, 4.0, logarithmic=True)}
+        batch = question.ask(proposer, count=6, **asked)
+        assert len(batch) == 6
+        assert max(map(rank_sum, batch)) <= 6
+
+    def test_it_goes_on_when_the_third_was_never_measured(self, proposer, question):
+        asked = three_objectives(question, 9, SECONDS) | {"observations": question.observe(question.sample(9))}
+        assert len(question.ask(proposer, count=6, **asked)) == 6
+
+
 def test_an_unknown_proposer_names_those_there_are():
     with pytest.raises(
         ConfigurationError, match="proposer 'bo': expected one of closed-form, random, sobol, evolution, tpe"
@@ -129,8 +226,46 @@ def test_nuts_without_its_libraries_says_what_to_install(monkeypatch):
         make_proposer("saasbo-nuts", 4, 0)
 
 
+def test_a_proposer_that_learns_quality_alone_refuses_a_measured_cost():
+    require_able("saasbo-nuts", [])
+    with pytest.raises(ConfigurationError, match="saasbo-nuts learns the quality alone, and train_seconds is measured"):
+        require_able("saasbo-nuts", ["train_seconds"])
+    for name in PROPOSERS.keys() - {"saasbo-nuts"}:
+        require_able(name, ["train_seconds", "peak_memory"])
+
+
 def test_the_heavy_libraries_are_loaded_only_when_asked_for():
     code = "import sys\nfrom autopeft.optimizer import make_proposer\nmake_proposer('closed-form', 4, 0)\n"
     code += "make_proposer('evolution', 4, 0), make_proposer('botorch', 4, 0)\n"
     code += "print(*{'torch', 'optuna', 'botorch'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
+
+
+@pytest.mark.parametrize("name", ["joint", "mola"])
+def test_it_proposes_from_spaces_of_choices_too(proposer, name, tiny_backbone, make_question_on):
+    question = make_question_on(build(name, tiny_backbone, (1e-4, 1e-2)))
+    observations = question.observe(question.sample(6))
+    batch = question.ask(proposer, observations, question.sample(2, seed=5), 4)
+    known = digests(o.configuration for o in observations)
+    assert len(batch) == len(digests(batch) - known) == 4
+    assert all(question.space.cost(plan) <= question.scale.cost_ceiling for plan in batch)
+    assert [question.space.decode(question.space.encode(plan)) for plan in batch] == batch
+
+
+def test_learning_proposers_begin_with_the_anchors_of_the_space(tiny_backbone, make_question_on):
+    question = make_question_on(build("mola", tiny_backbone, (1e-4, 1e-2)))
+    anchors = [question.space.decode(point) for point in question.space.anchors(question.scale.cost_ceiling)]
+    assert len(anchors) == 5
+    start = question.ask(make_proposer("closed-form", 6, 3), count=6)
+    assert start[: len(digests(anchors))] == list({plan.digest: plan for plan in anchors}.values())
+    assert len(digests(start)) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["closed-form", "botorch"])
+def test_where_quality_is_constant_what_is_left_to_gain_is_cost(name, tiny_backbone, make_question_on):
+    # in a space of choices the exact cost is not the column after the coordinates
+    question = make_question_on(build("joint", tiny_backbone, (1e-4, 1e-2)))
+    plans = sorted(question.sample(20), key=question.space.cost)[8:]
+    batch = question.ask(make_proposer(name, 0, 3), question.observe(plans, quality=0.7), count=2)
+    assert max(map(question.space.cost, batch)) < question.space.cost(plans[0])

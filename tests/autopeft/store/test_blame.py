@@ -13,6 +13,10 @@ def test_the_second_failure_is_the_last():
     assert [blame.after_failure(failures) for failures in (1, 2)] == [QUEUED, TrialState.FAILED]
 
 
+def test_the_second_lack_of_memory_is_the_last():
+    assert [blame.after_memory_failure(failures) for failures in (1, 2, 3)] == [QUEUED, *[TrialState.FAILED] * 2]
+
+
 def test_the_wait_doubles_up_to_a_minute():
     assert [blame.wait_seconds(blamed) for blamed in (0, 1, 2, 5, 6, 5000)] == [0.0, 2.0, 4.0, 32.0, 60.0, 60.0]
 

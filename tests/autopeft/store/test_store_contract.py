@@ -1,12 +1,10 @@
 """The promise of the store, the same on SQLite and PostgreSQL."""
 
-import itertools
-
 import pytest
 from sqlalchemy.exc import DBAPIError
 
 from autopeft.errors import ConfigurationError, LeaseLostError, NotFoundError, StoreError
-from autopeft.store import Failure, Outcome, Reader, Store
+from autopeft.store import Failure, Reader, Store
 from autopeft.study import FrontRecord, Origin, TrialState
 
 
@@ -39,6 +37,24 @@ class TestStudies:
     def test_a_new_target_is_kept(self, filled, make_study):
         filled.set_target("aspects", 60, 2.0)
         assert filled.study() == make_study(trials=60, hours=2.0)
+        filled.set_target("aspects", 60, None, 0.5)
+        assert filled.study() == make_study(trials=60, device_hours=0.5)
+        assert filled.lease("w", None).study.device_hours == 0.5
+
+    def test_a_limit_on_device_time_and_its_price_come_back(self, store, make_study):
+        store.create_study(make_study(device_hours=0.25, hour_price=2.5))
+        assert store.study() == make_study(device_hours=0.25, hour_price=2.5)
+
+    def test_device_time_is_that_of_all_attempts_however_they_ended(self, filled, measured):
+        assert filled.worker_seconds("aspects") == (0, 0)
+        first = filled.lease("w", None)
+        ended, running = filled.worker_seconds("aspects")
+        assert ended == 0
+        assert 0 <= running < 60
+        filled.report_failure(first.trial_id, first.attempt, "planted", "trace")
+        ended, running = filled.worker_seconds("aspects")
+        assert 0 <= ended < 60
+        assert running == 0
 
     def test_time_since_start_is_the_databases(self, filled):
         assert 0 <= filled.seconds_since_start("aspects") < 60
@@ -123,182 +139,35 @@ class TestQueue:
         assert set(counts) == set(TrialState)
 
 
-class TestReport:
-    def test_a_measurement_comes_back_as_it_was_reported(self, filled, measured):
-        order = filled.lease("w", None)
-        filled.report(order.trial_id, order.attempt, measured(0.75))
-        trial = filled.trial("aspects", 0)
-        assert (trial.state, trial.rung, trial.owner) == (TrialState.COMPLETE, 1, None)
-        assert trial.values == measured(0.75).values
-        assert filled.measurement("aspects", 0) == measured(0.75)
+class TestMemory:
+    """A trial that runs out of memory is tried once more in smaller pieces, whatever else failed before."""
 
-    def test_a_measurement_without_files_or_rows_is_one_too(self, filled, measured):
-        order = filled.lease("w", None)
-        filled.report(order.trial_id, order.attempt, measured(artifact=None))
-        assert filled.measurement("aspects", 0) == measured(artifact=None)
-
-    def test_the_same_report_counts_once(self, filled, measured):
-        order = filled.lease("w", None)
-        filled.report(order.trial_id, order.attempt, measured())
-        revision = filled.revision("aspects")
-        filled.report(order.trial_id, order.attempt, measured())
-        assert filled.revision("aspects") == revision
-
-    def test_another_rung_than_ordered_is_refused_and_nothing_is_written(self, filled, measured):
-        order = filled.lease("w", None)
-        with pytest.raises(StoreError, match="ordered at rung 0, got rung 1"):
-            filled.report(order.trial_id, order.attempt, measured(rung=1))
-        assert filled.trial("aspects", 0).state is TrialState.RUNNING
-
-    def test_a_trial_without_measurement_says_so(self, filled):
-        with pytest.raises(NotFoundError, match="trial 1 of study 'aspects' is QUEUED"):
-            filled.measurement("aspects", 1)
-
-    def test_divergence_is_a_result(self, filled):
-        order = filled.lease("w", None)
+    @pytest.mark.parametrize("kind", [Failure.GPU_MEMORY, Failure.HOST_MEMORY])
+    def test_once_more_with_smaller_pieces_then_failed(self, filled, wait_no_longer, kind):
+        states, halvings = [], []
         for _ in range(2):
-            filled.report_diverged(order.trial_id, order.attempt, "loss is nan at step 3")
-        trial = filled.trial("aspects", 0)
-        assert (trial.state, trial.error) == (TrialState.DIVERGED, "loss is nan at step 3")
-
-    def test_a_failure_is_retried_once_after_a_wait(self, filled, wait_no_longer):
-        order = filled.lease("w", None)
-        for _ in range(2):
-            state = filled.report_failure(order.trial_id, order.attempt, "ValueError: no", "Traceback …")
-            assert state is TrialState.QUEUED
-        assert filled.lease("w", None).number == 1
-        wait_no_longer()
-        again = filled.lease("w", None)
-        assert (again.number, again.attempt) == (0, 2)
-        assert filled.report_failure(again.trial_id, 2, "ValueError: no", "Traceback …") is TrialState.FAILED
-        assert filled.report_failure(again.trial_id, 2, "ValueError: no", "Traceback …") is TrialState.FAILED
-        assert filled.trial("aspects", 0).error == "ValueError: no\nTraceback …"
-        assert [attempt.outcome for attempt in filled.attempts("aspects", 0)] == [Outcome.FAILED] * 2
-
-    def test_success_after_a_failure_clears_the_error(self, filled, measured, wait_no_longer):
-        order = filled.lease("w", None)
-        filled.report_failure(order.trial_id, order.attempt, "ValueError: no", "")
-        wait_no_longer()
-        order = filled.lease("w", None)
-        filled.report(order.trial_id, order.attempt, measured())
-        assert filled.trial("aspects", 0).error is None
-
-    def test_handing_back_blames_nobody(self, filled):
-        for attempt in range(1, 6):
-            order = filled.lease("w", None)
-            assert (order.number, order.attempt) == (0, attempt)
-            filled.hand_back(order.trial_id, order.attempt)
-            filled.hand_back(order.trial_id, order.attempt)
-        assert filled.trial("aspects", 0).state is TrialState.QUEUED
-
-
-class TestLeases:
-    def test_a_beat_keeps_a_lease(self, filled):
-        order = filled.lease("w", None, lease_seconds=-1)
-        assert filled.beat(order.trial_id, order.attempt, 60) is False
-        assert filled.reap() == 0
-
-    def test_a_lost_lease_can_do_nothing(self, filled, measured):
-        order = filled.lease("w", None, lease_seconds=-1)
-        assert filled.reap("aspects") == 1
-        revision = filled.revision("aspects")
-        for verb in _verbs(filled, order, measured()):
-            with pytest.raises(LeaseLostError, match="trial 0 is no longer held by attempt 1"):
-                verb()
-        assert filled.revision("aspects") == revision
-
-    def test_an_attempt_at_nothing_is_refused(self, filled):
-        with pytest.raises(LeaseLostError, match="no trial with id 99"):
-            filled.beat(99, 1)
-
-    def test_a_live_lease_is_not_reaped(self, filled):
-        filled.lease("w", None)
-        assert filled.reap() == 0
-
-    def test_a_lost_trial_is_tried_again(self, filled):
-        filled.lease("w", None, lease_seconds=-1)
-        filled.reap()
-        assert filled.lease("v", None).attempt == 2
-        lost, running = filled.attempts("aspects", 0)
-        assert (lost.outcome, lost.worker, lost.reason) == (
-            Outcome.LOST,
-            "w",
-            "worker w was lost: its lease ran out",
-        )
-        assert (running.outcome, running.finished_at, running.worker) == (None, None, "v")
-
-    def test_a_trial_that_kills_what_runs_it_is_quarantined(self, filled, measured, wait_no_longer):
-        for _ in range(2):
-            healthy = filled.lease("c", None)
-            filled.report(healthy.trial_id, healthy.attempt, measured(artifact=None))
-        workers = itertools.cycle("ab")
-        while filled.counts("aspects")[TrialState.QUARANTINED] == 0:
-            assert filled.lease(next(workers), None, lease_seconds=-1).number == 2
-            filled.reap()
+            order = filled.lease("w", "aspects")
+            halvings.append(order.memory_failures)
+            states.append(filled.report_failure(order.trial_id, order.attempt, "out of memory: 2 GiB", "", kind))
             wait_no_longer()
-        trial = filled.trial("aspects", 2)
-        assert trial.attempt == 9
-        assert trial.error.startswith("lost 9 times, with the workers a, b; last: worker a was lost")
+        assert (states, halvings) == ([TrialState.QUEUED, TrialState.FAILED], [0, 1])
+        assert filled.trial("aspects", 0).error == "out of memory: 2 GiB"
 
-    def test_one_worker_that_loses_whatever_it_takes_quarantines_nothing(self, filled, wait_no_longer):
-        for _ in range(30):
-            filled.lease("a", None, lease_seconds=-1)
-            filled.reap()
-        assert filled.counts("aspects")[TrialState.QUARANTINED] == 0
-
-    def test_a_loss_that_the_worker_explains_is_the_trials_error(self, filled, wait_no_longer):
-        order = filled.lease("a", None)
-        for _ in range(2):
-            state = filled.report_lost(order.trial_id, order.attempt, "killed by SIGSEGV", "Fatal error")
-            assert state is TrialState.QUEUED
-        assert filled.trial("aspects", 0).error == "killed by SIGSEGV\nFatal error"
-        [attempt] = filled.attempts("aspects", 0)
-        assert (attempt.outcome, attempt.failure, attempt.traceback) == (Outcome.LOST, Failure.LOST, "Fatal error")
-
-    def test_failures_and_losses_are_counted_apart(self, filled, wait_no_longer):
-        for worker in ("a", "b"):
-            filled.lease(worker, None, lease_seconds=-1)
-            filled.reap()
-            wait_no_longer()
-        order = filled.lease("c", None)
-        filled.hand_back(order.trial_id, order.attempt)
-        order = filled.lease("c", None)
-        assert filled.report_failure(order.trial_id, order.attempt, "x", "") is TrialState.QUEUED
-
-
-class TestFailures:
-    def test_every_kind_is_kept_and_counted(self, filled, wait_no_longer):
-        def attempt():
-            wait_no_longer()
-            return filled.lease("w", None)
-
-        kinds = [Failure.EXCEPTION, Failure.HANG]
+    def test_another_failure_before_does_not_cost_the_chance(self, filled, wait_no_longer):
+        kinds = [Failure.EXCEPTION, Failure.GPU_MEMORY, Failure.EXCEPTION]
+        states = []
         for kind in kinds:
-            order = attempt()
-            filled.report_failure(order.trial_id, order.attempt, "no", "Traceback", kind)
-        order = attempt()
-        filled.hand_back(order.trial_id, order.attempt, "the disk is full", Failure.DISK)
-        order = attempt()
-        filled.hand_back(order.trial_id, order.attempt)
-        order = attempt()
-        filled.report_diverged(order.trial_id, order.attempt, "nan")
-        assert [one.failure for one in filled.attempts("aspects", 0)] == kinds
-        assert [one.failure for one in filled.attempts("aspects", 1)] == ["disk", "preempted", "diverged"]
-        assert filled.attempts("aspects", 1)[0].reason == "the disk is full"
-        assert filled.failures("aspects") == dict.fromkeys(["diverged", "disk", "exception", "hang", "preempted"], 1)
+            order = filled.lease("w", "aspects")
+            assert order.number == 0
+            states.append(filled.report_failure(order.trial_id, order.attempt, "no", "", kind))
+            wait_no_longer()
+        assert states == [TrialState.QUEUED, TrialState.QUEUED, TrialState.FAILED]
 
-    def test_a_measurement_is_no_failure(self, filled, measured):
-        order = filled.lease("w", None)
-        filled.report(order.trial_id, order.attempt, measured())
-        assert filled.failures("aspects") == {}
-        assert filled.attempts("aspects", 0)[0].failure is None
-
-    def test_what_a_measurement_rests_on_is_kept_with_its_attempt(self, filled, measured):
-        filled.register_worker("w", "host", "cpu", 1, {"torch": "2"})
-        order = filled.lease("w", None)
-        assert filled.environments("aspects") == {}
-        filled.report(order.trial_id, order.attempt, measured(), {"data": "abc"})
-        assert filled.environments("aspects") == {0: {"torch": "2", "data": "abc"}}
+    def test_what_may_succeed_in_smaller_pieces_is_no_error_of_the_trial(self, filled):
+        order = filled.lease("w", "aspects")
+        filled.report_failure(order.trial_id, order.attempt, "out of memory", "", Failure.GPU_MEMORY)
+        assert filled.trial("aspects", 0).error is None
+        assert filled.failures("aspects") == {"gpu memory": 1}
 
 
 class TestByHand:
@@ -442,14 +311,3 @@ class TestWatching:
             assert reader.counts("aspects") == filled.counts("aspects")
             with pytest.raises(StoreError, match=r"cannot be written|read-only"):
                 Store(reader._database).reap() or Store(reader._database).worker_seen("w")
-
-
-def _verbs(store, order, measurement):
-    key = (order.trial_id, order.attempt)
-    return [
-        lambda: store.beat(*key),
-        lambda: store.report(*key, measurement),
-        lambda: store.report_diverged(*key, "nan"),
-        lambda: store.report_failure(*key, "x", ""),
-        lambda: store.hand_back(*key),
-    ]

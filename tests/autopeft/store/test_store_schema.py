@@ -5,9 +5,14 @@ from contextlib import closing
 import pytest
 from sqlalchemy import event, func, inspect, select
 
+from autopeft.probe import Probe, ProbeKind
 from autopeft.store import Store, migrate, tables
 from autopeft.store.database import Database
 from autopeft.study import FrontRecord
+
+PROBE = Probe(
+    "p", ProbeKind.SELECTION, "tiny", "a" * 64, "rooms", "b" * 64, {}, {}, 0, 1, "c" * 64, {"query": [0.5]}, {}
+)
 
 
 @pytest.fixture
@@ -57,6 +62,7 @@ def full(url, make_study, make_proposals, measured):
         store.report(order.trial_id, order.attempt, measured())
         store.lease("w", None)
         store.record_front("aspects", FrontRecord((0,), 0.5, 1, 2.0))
+        store.record_probe(PROBE)
 
 
 def test_a_full_record_goes_down_and_up_again(full, database):

@@ -120,4 +120,4 @@ def test_each_kind_of_task_has_its_metrics():
     assert fitting[TaskKind.CLASSIFICATION] == fitting[TaskKind.IMAGE_CLASSIFICATION]
     assert fitting[TaskKind.CLASSIFICATION] == ["accuracy", "macro_f1", "f1", "matthews"]
     assert fitting[TaskKind.REGRESSION] == ["pearson", "spearman", "pearson_spearman"]
-    assert fitting[TaskKind.CAUSAL_LM] == ["option_accuracy", "exact_match", "likelihood"]
+    assert fitting[TaskKind.CAUSAL_LM] == ["option_accuracy", "exact_match", "token_f1", "number", "likelihood"]

@@ -145,7 +145,9 @@ def test_options_are_asked_for_where_there_are_none(load):
 
 
 def test_a_metric_of_classes_is_refused_on_answers(load):
-    with pytest.raises(TaskError, match="labels are texts; expected one of option_accuracy, exact_match, likelihood"):
+    with pytest.raises(
+        TaskError, match="labels are texts; expected one of option_accuracy, exact_match, token_f1, number, likelihood"
+    ):
         load([{"prompt": f"p {n}", "completion": f"c {n}"} for n in range(20)], {"metrics": ["accuracy"]})
 
 

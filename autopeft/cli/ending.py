@@ -1,0 +1,60 @@
+"""How ``search``, ``resume`` and ``confirm`` end: the front on stdout, what to type next on stderr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from autopeft.cli.console import document, note
+from autopeft.errors import BudgetError
+
+if TYPE_CHECKING:
+    from autopeft.running import SearchOutcome
+
+
+def finish(outcome: SearchOutcome, url: str, as_json: bool) -> None:
+    """Prints front and verdict, and what to type next.
+
+    Raises:
+        BudgetError: If the front is empty.
+        typer.Exit: With 130, if the search was interrupted.
+    """
+    from autopeft.confirming import will_come
+    from autopeft.export.holding import everyday_target
+    from autopeft.progress import Ending
+    from autopeft.proxy import exportable
+    from autopeft.report import first_line, front_document, front_text, left_out
+
+    study, standing = outcome.study, outcome.standing
+    if as_json:
+        document(front_document(study, standing, outcome.confirmed))
+    else:
+        print(front_text(study, standing, outcome.confirmed, to_come=will_come(study, outcome.trials)))
+    flag = "" if url == "sqlite:///autopeft.db" else f" --db {shown(url)}"
+    if outcome.ending is Ending.INTERRUPTED:
+        note(f"interrupted; nothing is lost: autopeft resume {study.name}{flag}")
+        raise typer.Exit(130)
+    if not standing.front:
+        failed = next((trial for trial in outcome.trials if trial.error), None)
+        reasons = [f"trial {failed.number}: {first_line(failed.error)}"] if failed else left_out(study, standing)
+        reason = "".join(f"; {said}" for said in reasons)
+        raise BudgetError(f"{outcome.ending.value}, but the front is empty{reason} (autopeft status{flag} shows more)")
+    best = standing.front[-1]
+    note(f"{outcome.ending.value}. next: autopeft show {best.number} --layers{flag}")
+    trained = exportable(study, best, outcome.trials)
+    if trained is None:
+        note(f"      autopeft train {best.number} -o runs/{best.number}{flag} | autopeft dashboard{flag}")
+        return
+    number, target = trained.number, everyday_target(best.configuration, study.backbone)
+    note(f"      autopeft export {number} --to {target} -o runs/{number}{flag} | autopeft dashboard{flag}")
+
+
+def shown(url: str) -> str:
+    """The URL without its password."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f":{parts.password}@", ":***@")
