@@ -80,6 +80,22 @@ def tidy(module: nn.Module) -> None:
             delattr(module, name)
 
 
+def fix_signs(parameters: Mapping[str, Tensor]) -> None:
+    """Turns each singular vector that LoRA-GA starts from so that its largest entry is positive.
+
+    A decomposition says nothing of the signs, and LoRA-GA pairs vectors of different singular values, so that rounding
+    decided where training began.
+
+    Args:
+        parameters: A and B of one module, shape [rank, in] and [out, rank].
+    """
+    with torch.no_grad():
+        for name, weight in parameters.items():
+            axis = 1 if name.endswith("lora_A.weight") else 0
+            largest = weight.gather(axis, weight.abs().argmax(dim=axis, keepdim=True))
+            weight.mul_(torch.where(largest < 0, -1.0, 1.0))
+
+
 def principal_directions(modules: Mapping[str, nn.Module], rows: TrainingRows) -> dict[str, Tensor]:
     """For each module the eigenvectors of its inputs' covariance, strongest first, shape [in, in]."""
     moments: dict[str, Tensor] = {}

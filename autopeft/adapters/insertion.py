@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from autopeft.adapters.calibration import TrainingRows, prepare, principal_directions, require_rows, tidy
+from autopeft.adapters.calibration import TrainingRows, fix_signs, prepare, principal_directions, require_rows, tidy
 from autopeft.adapters.methods import stock
 from autopeft.adapters.methods.bias import BiasPart
 from autopeft.adapters.methods.bottleneck import BottleneckPart
@@ -131,6 +131,8 @@ def _inject(
         tidy(modules[path])
         if init == "eva":
             _set_a(parts[path], directions[path])
+        if init == "lora_ga":
+            fix_signs(parts[path].parameters())
         if target.moves:
             parts[path].note_start()
             # peft's own way to the moved weight rounds otherwise than loading does: go on from what loading finds

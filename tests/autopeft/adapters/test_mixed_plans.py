@@ -262,6 +262,27 @@ def test_eva_starts_from_the_directions_in_which_the_inputs_vary_most(make_zoo, 
     assert torch.allclose((got * expected).sum(1).abs(), torch.ones(2), atol=1e-3)
 
 
+def test_lora_ga_starts_at_the_same_place_whatever_signs_the_decomposition_has(make_zoo, inputs_of, monkeypatch):
+    batch, starts, weights = inputs_of("bert"), [], []
+    decompose = torch.svd_lowrank
+    for flipped in (1.0, -1.0):
+
+        def other_signs(*given, sign=flipped, **options):
+            left, values, right = decompose(*given, **options)
+            signs = torch.where(torch.arange(len(values)) % 2 == 0, sign, 1.0)
+            return left * signs, values, right * signs
+
+        monkeypatch.setattr(torch, "svd_lowrank", other_signs)
+        model = make_zoo("bert")
+        plan = uniform(describe(model, "tiny"), ("query", "down"), Lora(2, 4.0, init="lora_ga"), 1e-3)
+        apply(model, plan, rows=TrainingRows(lambda: [batch], lambda b, m=model: m(**b).last_hidden_state.mean()))
+        starts.append({name: tensor.clone() for name, tensor in adapter_parameters(model).items()})
+        weights.append(model.encoder.layer[0].output.dense.base_layer.weight.clone())
+    assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
+    assert torch.equal(*weights)
+    assert all(tensor.abs().amax() > 0 for tensor in starts[0].values())
+
+
 def test_corda_trains_the_weakest_or_the_strongest_directions_of_what_the_rows_say(make_zoo, inputs_of):
     batch, strengths = inputs_of("bert"), {}
     for init in ("corda", "corda_ipm"):
