@@ -1,4 +1,5 @@
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -6,8 +7,16 @@ from autopeft.errors import LeaseLostError, StoreError
 from workers.heartbeat import Heartbeat
 from workers.stopping import Preempted
 
-LEASE = 1.0
-"""Seconds; four beats. Shorter, and a busy machine loses the lease by itself."""
+LEASE = 0.2
+"""Seconds; four beats."""
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch):
+    """The time by which leases run out, in seconds: it stands until it is set, so that no busy machine loses one."""
+    time_ = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr("workers.heartbeat.time", SimpleNamespace(monotonic=lambda: time_.seconds))
+    return time_
 
 
 class Beats:
@@ -111,15 +120,30 @@ def test_a_cancel_is_told(order):
             heartbeat.check()
 
 
-def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost(order, monkeypatch):
+def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost(order, monkeypatch, now):
     monkeypatch.setattr("workers.heartbeat._RETRY_SECONDS", 0.01)
     store = Beats()
     store.answer = StoreError("away")
     with Heartbeat(store.open, "w", LEASE) as heartbeat:
         heartbeat.hold(order)
+        wait_for(lambda: len(store.orders) >= 3)
+        now.seconds = LEASE - 0.01
         heartbeat.check()
-        wait_for(lambda: not heartbeat.alive)
-        assert len(store.orders) >= 3
+        now.seconds = LEASE
+        assert not heartbeat.alive
+        with pytest.raises(LeaseLostError):
+            heartbeat.check()
+
+
+def test_every_beat_renews_the_lease(order, now):
+    store = Beats()
+    with Heartbeat(store.open, "w", LEASE) as heartbeat:
+        heartbeat.hold(order)
+        for _ in range(3):
+            now.seconds += LEASE - 0.01
+            beats = len(store.orders)
+            wait_for(lambda beats=beats: len(store.orders) > beats + 1)  # the first may have been on its way
+            heartbeat.check()
 
 
 def test_a_database_that_cannot_be_opened_at_first_is_opened_later(order, monkeypatch):
@@ -147,7 +171,7 @@ def test_of_several_orders_each_has_a_lease_of_its_own(order, make_order, study)
         return trial_id == others[1].trial_id
 
     store.beat = beat
-    with Heartbeat(store.open, "w", 0.08) as heartbeat:
+    with Heartbeat(store.open, "w", LEASE) as heartbeat:
         heartbeat.hold(order, *others)
         wait_for(lambda: store.orders.count(others[1].trial_id) > 1)
         heartbeat.check(order)

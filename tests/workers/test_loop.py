@@ -2,6 +2,7 @@ import errno
 import threading
 import time
 from collections import deque
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,8 +30,8 @@ class FakeStore:
         self.opened = 0
         self.environment = None
         self.failing = {}
-        self.cancelled = False
-        self.lost = False
+        self.cancelled = set()
+        self.lost = set()
 
     def open(self):
         self.opened += 1
@@ -57,9 +58,9 @@ class FakeStore:
     def beat(self, trial_id, attempt, lease_seconds=60):
         self._fail("beat")
         self.beats += 1
-        if self.lost:
+        if trial_id in self.lost:
             raise LeaseLostError("taken by another")
-        return self.cancelled
+        return trial_id in self.cancelled
 
     def _tell(self, verb, *what):
         self._fail(verb)
@@ -101,6 +102,12 @@ def impatient(monkeypatch):
     monkeypatch.setattr(loop, "IDLE_POLL_SECONDS", (0.001, 0.01))
     monkeypatch.setattr(loop, "RETRY_SECONDS", (0.001, 0.01))
     monkeypatch.setattr("workers.heartbeat._RETRY_SECONDS", 0.01)
+
+
+@pytest.fixture
+def lasting(monkeypatch):
+    """Leases that no time ends, so that no busy machine loses one."""
+    monkeypatch.setattr("workers.heartbeat.time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 @pytest.fixture
@@ -271,45 +278,41 @@ def test_a_worker_without_an_idle_limit_waits_until_it_is_asked_to_end(settings,
     assert not thread.is_alive()
 
 
+@pytest.mark.usefixtures("lasting")
 def test_a_lost_lease_ends_the_trial_without_a_report(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders)
-    store.lost = True
-
-    def found_again(_between_steps):
-        store.lost = False
-
-    evaluations(monkeypatch, spin(), found_again)
-    run_worker(store.open, settings(lease_seconds=1.0, max_trials=2))
+    store.lost.add(orders[0].trial_id)
+    evaluations(monkeypatch, spin())
+    run_worker(store.open, settings(lease_seconds=0.2, max_trials=2))
     assert store.verbs == [("report", 101)]
 
 
+@pytest.mark.usefixtures("lasting")
 def test_a_cancelled_trial_is_handed_back_and_the_next_is_taken(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders)
-    store.cancelled = True
-
-    def not_cancelled(_between_steps):
-        store.cancelled = False
-
-    evaluations(monkeypatch, spin(), not_cancelled)
-    run_worker(store.open, settings(lease_seconds=1.0, max_trials=2))
+    store.cancelled.add(orders[0].trial_id)
+    evaluations(monkeypatch, spin())
+    run_worker(store.open, settings(lease_seconds=0.2, max_trials=2))
     assert store.verbs == [("hand_back", 100), ("report", 101)]
 
 
+@pytest.mark.usefixtures("lasting")
 def test_the_lease_is_renewed_while_a_trial_runs(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders[:1])
     evaluations(monkeypatch, spin(lambda: store.beats >= 4))
-    run_worker(store.open, settings(lease_seconds=1.0))
+    run_worker(store.open, settings(lease_seconds=0.2))
     assert store.beats >= 4
     assert store.verbs == [("report", 100)]
     assert store.opened == 2
 
 
+@pytest.mark.usefixtures("lasting")
 def test_a_database_that_is_away_for_less_than_the_lease_costs_nothing(orders, settings, monkeypatch, run_worker):
     store = FakeStore(orders[:2])
     locked = [StoreError("database is locked") for _ in range(9)]
     store.failing = {"register_worker": locked[:1], "lease": locked[1:3], "beat": locked[3:5], "report": locked[5:]}
     evaluations(monkeypatch, spin(lambda: store.beats >= 1))
-    assert run_worker(store.open, settings(lease_seconds=2.0, max_trials=2)) == 2
+    assert run_worker(store.open, settings(lease_seconds=0.2, max_trials=2)) == 2
     assert not any(store.failing.values())
     assert store.verbs == [("report", 100), ("report", 101)]
 
