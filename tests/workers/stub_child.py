@@ -1,7 +1,8 @@
 """A child that trains nothing: ``python stub_child.py STEPS SECONDS_A_STEP FAULTS PARENT`` serves the real protocol.
 
 FAULTS is JSON: number of the trial → what it does ("die", "exit", "hang", "deaf", "fail", "diverge", "memory", "full",
-"print", "unusable", "segfault"; "hold:FOLDER" says there that it is in mid-trial, and goes on once it is let go).
+"print", "unusable", "segfault"; "hold:FOLDER" says there that it is in mid-trial, and goes on once it is let go). In a
+pack "stubborn" leaves not when it is asked to, "endless" only then, and "last" ends when the others have.
 The accuracy is an arithmetic of the number, so a wrong value is seen.
 """
 
@@ -40,6 +41,10 @@ def main(steps, seconds, faults, parent):
     Child(incoming, outgoing, evaluate, Pack(int(steps), float(seconds), planted)).serve({"torch": "none"})
 
 
+PATIENCE = 10_000
+"""Steps after which what only ends when it is asked to ends all the same, so that a test fails and does not hang."""
+
+
 class Pack:
     """Several orders at once: each is told of when its number of steps has come, the higher its number the later."""
 
@@ -47,29 +52,30 @@ class Pack:
         self.steps, self.seconds, self.planted = steps, seconds, planted
 
     def measure_together(self, orders, tell, watch):
-        waiting = {order.key: order for order in orders}
-        for step in range(1, self.steps + len(orders) + 1):
+        waiting, step = {order.key: order for order in orders}, 0
+        while waiting:
+            step += 1
             time.sleep(self.seconds)
             asked = watch(step)
             for key, order in list(waiting.items()):
-                found = self.outcome(order, step, asked)
+                found = self.outcome(order, step, asked, alone=len(waiting) == 1)
                 if found is not None:
                     del waiting[key]
                     tell(order, found)
-        for order in waiting.values():
-            tell(order, measured(order))
 
-    def outcome(self, order, step, asked):
-        if order.key in asked and self.planted.get(str(order.number)) != "stubborn":
+    def outcome(self, order, step, asked, *, alone):
+        fault = self.planted.get(str(order.number), "")
+        if order.key in asked and fault != "stubborn":
             stopped = Preempted("given up", keep=asked[order.key])
             stopped.checkpoint = Checkpoint(order.rung, f"trial-{order.number}", "c" * 64) if stopped.keep else None
             return stopped
         if step == max(1, self.steps // 2):
             try:
-                misbehave(self.planted.get(str(order.number), ""))
+                misbehave(fault)
             except Exception as error:
                 return error
-        return measured(order) if step == self.steps + order.number else None
+        waits = step < PATIENCE and (fault == "endless" or (fault == "last" and not alone))
+        return measured(order) if step >= self.steps + order.number and not waits else None
 
 
 def measured(order):
