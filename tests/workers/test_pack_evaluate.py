@@ -1,7 +1,8 @@
 """The story of a pack, in this process: what each trial is told, against the same trials alone."""
 
-import time
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -201,11 +202,11 @@ def test_what_fails_for_all_is_told_to_all(orders, tmp_path, monkeypatch):
 
 
 def test_shares_add_up_to_the_seconds_of_the_pack(orders, tmp_path, monkeypatch):
-    evaluator = PackInside("cpu", tmp_path)
-    evaluator._resident_of(orders[0])
-    started = time.perf_counter()
+    evaluator, looks = PackInside("cpu", tmp_path), count()
+    for module in ("evaluate", "member", "pack"):
+        clock = SimpleNamespace(perf_counter=lambda: float(next(looks)))  # a second from one look to the next
+        monkeypatch.setattr(f"workers.pack.{module}.time", clock)
     told = told_of(evaluator, orders)
-    took = time.perf_counter() - started
     shares = [found.values["train_seconds"] + found.values["evaluate_seconds"] for found, _ in told.values()]
-    assert 0.2 * took < sum(shares) <= took
-    assert max(shares) < 0.75 * sum(shares)
+    assert sum(shares) == pytest.approx(next(looks) / 2)  # every second between two looks, and none twice
+    assert shares == pytest.approx([sum(shares) / 3] * 3)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -28,6 +27,10 @@ def write(folder):
 
 print((Shelf(root, 10**9).fill(key, 100, write) / "data").read_text(), flush=True)
 """
+
+
+def waited():
+    pytest.fail("the lock is held by somebody")
 
 
 def writing(text):
@@ -65,9 +68,7 @@ def test_a_builder_that_is_killed_leaves_no_entry_and_no_lock(shelf):
     process.communicate()
     assert shelf.find("k") is None
     assert [file for file in shelf.root.iterdir() if file.is_dir()]
-    began = time.monotonic()
-    assert (shelf.fill("k", 10, writing("whole")) / "data").read_text() == "whole"
-    assert time.monotonic() - began < 5
+    assert (shelf.fill("k", 10, writing("whole"), waited) / "data").read_text() == "whole"
     assert [file.name for file in shelf.root.iterdir() if file.is_dir()] == ["k"]
 
 
