@@ -15,11 +15,11 @@ from search_spaces.cost import trainable_parameters
 class ArithmeticWorkers:
     """An engine whose workers are threads; quality grows with the logarithm of the cost."""
 
-    def __init__(self, url, study, fail=(), count=2, seconds=0.0, artifacts=None, until_queued=()):
+    def __init__(self, url, study, fail=(), count=2, seconds=0.0, artifacts=None, until_queued=(), until_drained=()):
         self.plans = [WorkerPlan("cpu", 1)] * count
         self.orders, self._artifacts = [], artifacts
         self._url, self._study, self._fail, self._seconds = url, study, fail, seconds
-        self._until_queued = until_queued
+        self._until_queued, self._until_drained = until_queued, until_drained
         self._leave = threading.Event()
         self._threads = []
 
@@ -38,6 +38,8 @@ class ArithmeticWorkers:
                 time.sleep(self._seconds)
                 if order.number in self._until_queued:
                     self._await_more(store, order.number)
+                if order.number in self._until_drained:
+                    self._leave.wait(120.0)
                 if order.number in self._fail:
                     store.report_failure(order.trial_id, order.attempt, "planted failure", "Traceback: planted")
                     continue
@@ -46,7 +48,7 @@ class ArithmeticWorkers:
                 values |= {"loss": 1 - cost / 10_000, "train_seconds": 0.1, "evaluate_seconds": 0.1}
                 store.report(order.trial_id, order.attempt, self._measured(order, values))
 
-    def _await_more(self, store, number, seconds=20.0):
+    def _await_more(self, store, number, seconds=120.0):
         """Returns when a later trial stands in the record, or after a time that no healthy driver takes."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and max(one.number for one in store.trials(self._study)) <= number:

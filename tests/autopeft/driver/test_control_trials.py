@@ -40,7 +40,7 @@ def test_the_control_chooses_its_rate_at_one_size_while_the_search_goes_on(
 def test_a_search_that_dies_before_the_choice_takes_the_same_rate_when_resumed(store, url, make_study, drive):
     study = make_study(trials=3, control_rates=3)
     store.create_study(study)
-    store.enqueue(study.name, store.acquire_driver(study.name, "gone", 0.01), asking.fixed(study), 0.01)
+    store.enqueue(study.name, store.acquire_driver(study.name, "gone"), asking.fixed(study), -1.0)
     for score in (0.6, 0.6, 0.9, 0.7):  # the head alone, then the three rates
         order = store.lease("w", study.name)
         cost = trainable_parameters(order.configuration, study.backbone)

@@ -8,7 +8,7 @@ from autopeft.driver import Driver, Interrupt
 from autopeft.errors import AutopeftError
 from autopeft.fidelity import Fidelity
 from autopeft.progress import Ending
-from autopeft.rungs import require_unfinished
+from autopeft.rungs import promotions, require_unfinished
 from autopeft.store import Store
 from autopeft.store.database import Database
 from autopeft.store.invariants import violations
@@ -42,9 +42,15 @@ class TestRungs:
         trials = store.trials(study.name)
         finished = [sum(trial.rung > rung for trial in searched(trials)) for rung in range(3)]
         assert finished[0] == 9
-        assert 5 <= finished[1] <= 7
-        assert finished[1] / 2 <= finished[2] <= 5
-        assert {trial.state for trial in searched(trials)} == {TrialState.PAUSED, TrialState.COMPLETE}
+        assert 5 <= finished[1]
+        assert finished[1] / 2 <= finished[2]
+        if count == 1:  # of several, who ends when decides how many went on before better ones came
+            assert finished[1] <= 7
+            assert finished[2] <= 5
+        assert not promotions(study, trials, more_to_come=False)
+        by_cost = sorted(searched(trials), key=lambda trial: trial.values["trainable_parameters"])
+        assert {by_cost[0].state, by_cost[-1].state} == {TrialState.COMPLETE}  # the cheapest, and the one of least loss
+        assert {trial.state for trial in searched(trials)} <= {TrialState.PAUSED, TrialState.COMPLETE}
         assert len(workers.orders) == len(set(workers.orders))
 
     def test_control_and_reference_are_trained_in_full_at_once(self, store, url, laddered, climb):

@@ -1,7 +1,7 @@
 """How many proposals wait, and how many are asked for at once."""
 
-import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,10 +44,18 @@ def test_a_slow_proposer_is_asked_for_half_a_queue_at_least(
     lease = DriverLease.acquire(store, study.name)
     queue = Queue(study, lease, arithmetic_workers(url, "tiny-1", count=workers), proposer)
     propose = type(proposer).propose
-    monkeypatch.setattr(type(proposer), "propose", lambda *given: time.sleep(0.3) or propose(*given))
+    passed = [0.0]
+    monkeypatch.setattr("autopeft.queueing.time", SimpleNamespace(monotonic=lambda: passed[0]))
+
+    def slowly(*given):
+        passed[0] += 0.3
+        return propose(*given)
+
+    monkeypatch.setattr(type(proposer), "propose", slowly)
     for _ in range(4):
         before = len(store.trials(study.name))
         queue.fill(store.trials(study.name), None)
         asked += [added] if (added := len(store.trials(study.name)) - before) else []
+        passed[0] += 0.1
         store.lease("w", study.name)  # one of the queue is taken between two looks
     assert asked == batches
