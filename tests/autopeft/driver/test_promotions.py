@@ -42,7 +42,7 @@ class TestRungs:
         trials = store.trials(study.name)
         finished = [sum(trial.rung > rung for trial in searched(trials)) for rung in range(3)]
         assert finished[0] == 9
-        assert 5 <= finished[1]
+        assert finished[1] >= 5
         assert finished[1] / 2 <= finished[2]
         if count == 1:  # of several, who ends when decides how many went on before better ones came
             assert finished[1] <= 7
