@@ -44,19 +44,22 @@ def now(url):
 
 
 def test_12_a_step_of_the_databases_clock_ends_leases_early_and_nothing_else(
-    clock, fleet, tools, make_study, make_proposals
+    clock, fleet, gate, tools, make_study, make_proposals
 ):
     url, file, set_clock = clock
     with Store.open(url, create=True) as store:
         store.create_study(make_study())
         store.enqueue("aspects", store.acquire_driver("aspects", tools.driver, 36_000), make_proposals(12))
-        workers = fleet(on=url, steps=10, seconds=0.05, lease=2.0, database_clock=file)
+        # the clock alone ends so long a lease, and none is renewed before that is seen
+        more = {"lease": 60.0, "database_clock": file, "faults": {"0": gate.fault}}
+        workers = fleet(on=url, steps=10, seconds=0.05, **more)
         workers.start(2)
-        tools.wait_for(lambda: store.counts("aspects")[TrialState.RUNNING])
+        tools.wait_for(gate.reached)
         before = now(url)
         set_clock(3600)
         assert 3590 < now(url) - before < 3700
         tools.wait_for(lambda: tools.lost(store), what="a lease that ends early")
+        gate.open()
         tools.wait_for(lambda: store.counts("aspects")[TrialState.COMPLETE] >= 4)
         set_clock(-3600)
         tools.until_final(store, workers, 2)

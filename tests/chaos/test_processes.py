@@ -7,13 +7,16 @@ import pytest
 from autopeft.store import Failure, Outcome
 from autopeft.study import TrialState
 
+LONG = 60.0
+"""Seconds of a lease that nobody is to lose by time, however busy the machine is."""
+
 
 def running(store, count=1):
     return store.counts("aspects")[TrialState.RUNNING] >= count
 
 
 def test_1_a_child_killed_in_mid_trial_costs_one_attempt_and_the_supervisor_goes_on(record, fleet, gate, tools):
-    store, workers = record(4), fleet(faults={"0": gate.fault})
+    store, workers = record(4), fleet(lease=LONG, faults={"0": gate.fault})
     worker = workers.start()
     tools.wait_for(gate.reached)
     [child] = tools.children(worker)
@@ -79,7 +82,7 @@ def test_4_a_zombie_that_does_not_look_at_the_time_is_refused(record, fleet, mak
 
 
 def test_11_a_worker_whose_clock_is_off_by_an_hour_keeps_and_loses_leases_as_ever(record, fleet, tools):
-    store, workers = record(6), fleet(clock=3600.0)
+    store, workers = record(6), fleet(lease=LONG, clock=3600.0)
     workers.start(clock=-3600.0)
     tools.until_final(store, workers, 2)
     tools.all_complete(store, 6)
@@ -89,7 +92,7 @@ def test_11_a_worker_whose_clock_is_off_by_an_hour_keeps_and_loses_leases_as_eve
 
 @pytest.mark.parametrize("workers_count", [1, 2])
 def test_17_poison_is_quarantined_and_the_queue_drains(record, fleet, tools, wait_no_longer, workers_count):
-    store, workers = record(12), fleet(steps=2, seconds=0.005, faults={"3": "die"})
+    store, workers = record(12), fleet(steps=2, seconds=0.005, lease=LONG, faults={"3": "die"})
     tools.until_final(store, workers, workers_count, each=wait_no_longer)
     trials = store.trials("aspects")
     assert [trial.number for trial in trials if trial.state is TrialState.QUARANTINED] == [3]
@@ -99,7 +102,7 @@ def test_17_poison_is_quarantined_and_the_queue_drains(record, fleet, tools, wai
 
 
 def test_18_a_hang_is_killed_told_with_where_it_stood_and_blamed(record, fleet, tools, wait_no_longer):
-    store, workers = record(3), fleet(steps=2, seconds=0.01, faults={"1": "hang"}, hang=1.0)
+    store, workers = record(3), fleet(steps=2, seconds=0.01, lease=LONG, faults={"1": "hang"}, hang=3.0)
     tools.until_final(store, workers, 1, each=wait_no_longer)
     states = [trial.state for trial in store.trials("aspects")]
     assert states == [TrialState.COMPLETE, TrialState.FAILED, TrialState.COMPLETE]
@@ -110,7 +113,7 @@ def test_18_a_hang_is_killed_told_with_where_it_stood_and_blamed(record, fleet, 
 
 @pytest.mark.parametrize(("number", "done"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 1)])
 def test_19_a_worker_that_is_asked_to_leave_blames_nobody_and_leaves_nothing(record, fleet, gate, tools, number, done):
-    store, workers = record(3), fleet(faults={"0": gate.fault})
+    store, workers = record(3), fleet(lease=LONG, faults={"0": gate.fault})
     worker = workers.start()
     tools.wait_for(gate.reached)
     [child] = tools.children(worker)
@@ -140,7 +143,7 @@ def test_a_cancelled_trial_is_given_up_and_its_child_kept(record, fleet, tools):
 
 
 def test_a_trial_requeued_by_hand_is_lost_to_whoever_runs_it(record, fleet, gate, tools):
-    store, workers = record(1), fleet(lease=0.4, faults={"0": gate.fault})
+    store, workers = record(1), fleet(lease=LONG, faults={"0": gate.fault})
     workers.start()
     tools.wait_for(gate.reached)
     assert store.requeue("aspects", 0) is TrialState.RUNNING

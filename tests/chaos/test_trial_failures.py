@@ -5,6 +5,9 @@ import pytest
 from autopeft.store import Failure, systematic_failure
 from autopeft.study import TrialState
 
+LONG = 60.0
+"""Seconds of a lease that nobody is to lose by time, however busy the machine is."""
+
 
 @pytest.mark.parametrize(
     ("fault", "kind", "state"),
@@ -16,7 +19,7 @@ from autopeft.study import TrialState
     ],
 )
 def test_15_and_16_a_failure_is_data_with_its_kind(record, fleet, tools, wait_no_longer, fault, kind, state):
-    store, workers = record(3), fleet(steps=2, faults={"1": fault})
+    store, workers = record(3), fleet(steps=2, lease=LONG, faults={"1": fault})
     tools.until_final(store, workers, 1, each=wait_no_longer)
     assert [trial.state for trial in store.trials("aspects")] == [TrialState.COMPLETE, state, TrialState.COMPLETE]
     attempts = store.attempts("aspects", 1)
@@ -26,7 +29,7 @@ def test_15_and_16_a_failure_is_data_with_its_kind(record, fleet, tools, wait_no
 
 
 def test_13_a_full_disk_ends_the_worker_and_blames_no_trial(record, fleet, tools):
-    store, workers = record(3), fleet(steps=2, faults={"1": "full"})
+    store, workers = record(3), fleet(steps=2, lease=LONG, faults={"1": "full"})
     worker = workers.start()
     tools.wait_for(lambda: not tools.alive(worker), what="the end of the worker")
     assert [trial.state for trial in store.trials("aspects")] == [
@@ -43,7 +46,7 @@ def test_13_a_full_disk_ends_the_worker_and_blames_no_trial(record, fleet, tools
 
 def test_a_systematic_failure_is_seen_after_three_trials(record, fleet, tools, wait_no_longer):
     store = record(6)
-    workers = fleet(steps=1, seconds=0.0, faults={str(number): "fail" for number in range(6)})
+    workers = fleet(steps=1, seconds=0.0, lease=LONG, faults={str(number): "fail" for number in range(6)})
     workers.start()
     message = tools.wait_for(lambda: systematic_failure(store.trials("aspects")), what="the message")
     assert message.endswith("failed alike: ValueError: planted failure")

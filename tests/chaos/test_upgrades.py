@@ -37,7 +37,7 @@ def coming(tmp_path):
 def test_21_an_upgrade_while_workers_run_ends_the_old_ones_by_name_and_loses_nothing(
     record, fleet, gate, tools, url, coming, monkeypatch
 ):
-    store, old = record(12), fleet(faults={str(number): gate.fault for number in range(2, 12)})
+    store, old = record(12), fleet(lease=60.0, faults={str(number): gate.fault for number in range(2, 12)})
     old.start(2)
     tools.wait_for(lambda: store.counts("aspects")[TrialState.COMPLETE] >= 2)
     with monkeypatch.context() as patch:
