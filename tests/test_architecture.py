@@ -104,10 +104,17 @@ def test_help_loads_nothing_heavy(arguments):
 
 
 def test_help_takes_at_most_half_a_cpu_second():
-    code = "import os, subprocess, sys; subprocess.run([sys.executable, '-m', 'autopeft.cli', '--help'], check=True, "
+    """On a slow machine: no more than it would for what half a second is measured by, the import of typer and rich."""
+    help_, typer = (["-m", "autopeft.cli", "--help"], ["-c", "import typer.rich_utils"])
+    seconds = [(_cpu_seconds(help_), _cpu_seconds(typer)) for _ in range(3)]
+    least = [min(column) for column in zip(*seconds, strict=True)]
+    assert least[0] <= 0.5 or least[0] <= 3 * least[1], seconds  # measured: 0.28 and 0.16
+
+
+def _cpu_seconds(words):
+    code = f"import os, subprocess, sys; subprocess.run([sys.executable, *{words!r}], check=True, "
     code += "stdout=subprocess.DEVNULL); t = os.times(); print(t.children_user + t.children_system)"
-    seconds = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
-    assert min(seconds) <= 0.5
+    return float(subprocess.check_output([sys.executable, "-c", code]))
 
 
 def test_importing_autopeft_stays_light():
