@@ -220,7 +220,7 @@ def charts():
 
 def _open_page(name="front", **query):
     """A page by its address; a page of its own script, as AppTest knows no addresses of functions."""
-    page = AppTest.from_function(_show, default_timeout=30, args=(name,))
+    page = AppTest.from_function(_show, default_timeout=300, args=(name,))
     for key, value in query.items():
         page.query_params[key] = str(value)
     page.run()

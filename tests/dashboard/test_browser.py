@@ -148,6 +148,7 @@ def test_a_click_on_a_front_point_shows_its_score_sheet_and_its_export_downloads
     page.on("request", lambda request: foreign.append(request.url) if "127.0.0.1" not in request.url else None)
     page.goto(f"{server}/front")
     chosen_in(page, last.number)
+    settled(page)  # what is drawn below the heading is no part of the click
     began = cpu_seconds(process[0])
     page.locator(f".vega-embed path[aria-label^='trial {first.number}:']").first.click()
     chosen_in(page, first.number)
@@ -223,7 +224,8 @@ def test_a_trial_is_chosen_and_exported_by_keyboard_alone(page, server, trained)
 
 
 def tab_to(page, wanted, most=120):
-    """Presses Tab until what has the focus is wanted."""
+    """Presses Tab until what has the focus is wanted; what is drawn later, or anew, would be passed over."""
+    settled(page)
     for _ in range(most):
         page.keyboard.press("Tab")
         role, name = page.evaluate(_FOCUSED)

@@ -74,10 +74,10 @@ def test_a_number_that_is_typed_chooses_and_a_wrong_one_is_named(make_record, sh
         selection.picker(board, selection.chosen(board))
 
     make_record(count=6, finished=13)
-    page = AppTest.from_function(choose, default_timeout=30, args=("8",)).run()
+    page = AppTest.from_function(choose, default_timeout=300, args=("8",)).run()
     assert not page.exception
     assert page.text[0].value == "('aspects-1', 8)"
-    page = AppTest.from_function(choose, default_timeout=30, args=("four <b>",)).run()
+    page = AppTest.from_function(choose, default_timeout=300, args=("four <b>",)).run()
     assert not page.exception
     assert "has no trial 'four <b>'" in shown(page)
 
@@ -101,7 +101,7 @@ def test_a_ticked_row_and_a_clicked_point_choose_their_trial():
         selection.from_table("s", [5, 6])
         st.text(st.session_state["chosen"])
 
-    page = AppTest.from_function(choose, default_timeout=30).run()
+    page = AppTest.from_function(choose, default_timeout=300).run()
     assert not page.exception
     assert [text.value for text in page.text] == ["('s', 6)", "True", "('s', 9)", "False", "('s', 9)"]
 

@@ -59,7 +59,7 @@ def test_every_page_shows_something_in_every_state(state, name, open_page, shown
 
 def test_the_app_opens_with_the_overview_and_links_to_every_page(make_record, headings):
     make_record(count=6, finished=13)
-    page = AppTest.from_file(str(APP), default_timeout=30).run()
+    page = AppTest.from_file(str(APP), default_timeout=300).run()
     assert not page.exception
     assert headings(page)[0] == "Overview"
     assert page.metric[0].value == "13 / 13"
@@ -216,7 +216,7 @@ def test_behind_a_password_nothing_is_shown_before_it_is_given(make_record, monk
     make_record(count=6, finished=13)
     monkeypatch.setenv(PASSWORD, "correct horse battery")
     monkeypatch.setattr("dashboard.views.door.SECONDS_BETWEEN_TRIES", 0)
-    page = AppTest.from_file(str(APP), default_timeout=30).run()
+    page = AppTest.from_file(str(APP), default_timeout=300).run()
     assert headings(page) == ["AutoPEFT"]
     assert not page.metric
     page.text_input[0].set_value("wrong")
