@@ -26,7 +26,8 @@ def trial_text(study: Study, trial: Trial, values: Mapping[str, float], details:
         f"learning rate  {configuration.training.learning_rate:g}",
         f"layers         {layer_bars(configuration)}   Σ rank {rank_sum(configuration)}",
     ]
-    lines += [f"{name:<14} {show(name, value) if name in KINDS else _number(value)}" for name, value in values.items()]
+    width = max(14, *map(len, values)) if values else 14
+    lines += [f"{name:<{width}} {_figure(name, value)}" for name, value in values.items()]
     lines += _rung_lines(study, trial)
     lines += _schedule_lines(configuration, details)
     lines += _selection_lines(trial.configuration.training.selection, details)
@@ -95,5 +96,10 @@ def _routing_lines(record: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _number(value: float) -> str:
+def _figure(name: str, value: float) -> str:
+    """A value with its unit, where it has one."""
+    if name in KINDS:
+        return show(name, value)
+    if name == "evaluate_seconds":
+        return show("train_seconds", value)
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.4f}"

@@ -84,13 +84,13 @@ def trials_text(study: Study, trials: Sequence[Trial]) -> str:
     """One line a trial."""
     costs = further(study)
     heads = "".join(f" {KINDS[name].heading:>12}" for name in costs)
-    lines = [f"trial  {'state':<11} {'origin':<9} {study.metric:>9} {'parameters':>11}{heads}   learning rate  layers"]
+    lines = [f"trial  {'state':<11} {'origin':<12} {study.metric:>9} {'parameters':>11}{heads}   learning rate  layers"]
     for trial in trials:
         quality = trial.values.get(study.metric)
         cost = trial.values.get(PARAMETERS)
         more = "".join(f" {text:>12}" for text in shown(study, trial, costs))
         lines.append(
-            f"{trial.number:>5}  {state_text(study, trial):<11} {trial.origin.value:<9} "
+            f"{trial.number:>5}  {state_text(study, trial):<11} {trial.origin.value:<12} "
             f"{'–' if quality is None else f'{quality:.4f}':>9} {'–' if cost is None else f'{cost:,.0f}':>11}{more}   "
             f"{trial.configuration.training.learning_rate:<13g}  {layer_bars(trial.configuration)}"
             f"{'  ' + trial.label if trial.label else ''}{'  ' + first_line(trial.error) if trial.error else ''}"

@@ -58,6 +58,20 @@ def test_tables_name_the_control_the_head_and_the_failures(make_study, make_tria
     assert "Traceback" in report.trial_text(study, trials[3], {})
 
 
+def test_every_figure_of_a_trial_has_its_unit_and_stands_in_one_column(make_study, make_trial):
+    values = {"accuracy": 0.8, "train_seconds": 1.0, "evaluate_seconds": 0.5403}
+    lines = report.trial_text(make_study(), make_trial(), values).splitlines()
+    shown = {line.split()[0]: line for line in lines if line.split()[0] in values}
+    assert shown["evaluate_seconds"].endswith(" 0.54 s")
+    assert shown["accuracy"].index("0.8000") == shown["evaluate_seconds"].index("0.54")
+
+
+def test_an_origin_of_any_length_keeps_the_columns(make_study, make_trial):
+    trials = [make_trial(number, 0.7, 64, origin=origin) for number, origin in enumerate(Origin)]
+    _, *rows = report.trials_text(make_study(), trials).splitlines()
+    assert len({row.index("0.7000") for row in rows}) == 1
+
+
 def test_bars_show_the_summed_rank_of_each_layer(make_trial):
     assert report.layer_bars(make_trial().configuration) == "██"
     assert report.layer_bars(Configuration((LayerPlan(), LayerPlan()), Training(1e-3))) == "··"
