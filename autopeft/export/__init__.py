@@ -56,10 +56,9 @@ def export_trial(
         promise: What the search says of the configuration, for whoever trains it from the export.
 
     Raises:
-        ConfigurationError: If the target is not known.
+        ConfigurationError: If the target is not known, or ``output`` is in use.
         LossyExportError: If the target cannot hold all of the trial, and ``lossy`` is not set.
-        ExportError: If the trial cannot be exported, ``output`` is in use, or the files written do not pass their
-            verification.
+        ExportError: If the trial cannot be exported, or the files written do not pass their verification.
         NotFoundError: If the saved adapter is not there.
     """
     if target not in TARGETS:

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from autopeft.errors import ExportError
+from autopeft.errors import ConfigurationError, ExportError
 from autopeft.export.folder import MARKER
 
 SUFFIX = ".zip"
@@ -28,7 +28,8 @@ def publish_archive(build: Callable[[Path], None], output: Path, overwrite: bool
         overwrite: Replace an earlier archive.
 
     Raises:
-        ExportError: If ``output`` is in use or cannot be written.
+        ConfigurationError: If ``output`` is in use.
+        ExportError: If it cannot be written.
     """
     output = output.absolute()
     _require_free(output, overwrite)
@@ -72,6 +73,6 @@ def _require_free(output: Path, overwrite: bool) -> None:
     if not output.exists() and not output.is_symlink():
         return
     if output.is_symlink() or not zipfile.is_zipfile(output) or MARKER not in names_in(output):
-        raise ExportError(f"output {output}: exists and is no earlier export; name another")
+        raise ConfigurationError(f"output {output}: exists and is no earlier export; name another")
     if not overwrite:
-        raise ExportError(f"output {output}: holds an earlier export; add --overwrite or name another")
+        raise ConfigurationError(f"output {output}: holds an earlier export; add --overwrite or name another")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from autopeft.errors import ExportError
+from autopeft.errors import ConfigurationError, ExportError
 
 MARKER = "verify.json"
 """The file that every finished export holds, written last."""
@@ -23,7 +23,8 @@ def publish(build: Callable[[Path], None], output: Path, overwrite: bool) -> Pat
         overwrite: Replace an earlier export.
 
     Raises:
-        ExportError: If ``output`` is in use or cannot be written.
+        ConfigurationError: If ``output`` is in use.
+        ExportError: If it cannot be written.
     """
     output = output.absolute()
     _require_free(output, overwrite)
@@ -49,13 +50,13 @@ def _require_free(output: Path, overwrite: bool) -> None:
     if not output.exists() and not output.is_symlink():
         return
     if not output.is_dir() or output.is_symlink():
-        raise ExportError(f"output {output}: exists and is not a folder; name another")
+        raise ConfigurationError(f"output {output}: exists and is not a folder; name another")
     if not any(output.iterdir()):
         return
     if not (output / MARKER).is_file():
-        raise ExportError(f"output {output}: is not empty and holds no earlier export; name another folder")
+        raise ConfigurationError(f"output {output}: is not empty and holds no earlier export; name another folder")
     if not overwrite:
-        raise ExportError(f"output {output}: holds an earlier export; add --overwrite or name another folder")
+        raise ConfigurationError(f"output {output}: holds an earlier export; add --overwrite or name another folder")
 
 
 def _flush(folder: Path) -> None:

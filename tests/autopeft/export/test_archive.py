@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from autopeft.errors import ExportError
+from autopeft.errors import ConfigurationError, ExportError
 from autopeft.export.archive import names_in, publish_archive, zip_bytes
 from autopeft.export.folder import MARKER
 
@@ -43,17 +43,17 @@ def test_names_are_told_without_the_folder(tmp_path):
 
 def test_an_earlier_export_is_replaced_only_when_asked(tmp_path):
     output = publish_archive(build, tmp_path / "x.zip", overwrite=False)
-    with pytest.raises(ExportError, match="--overwrite"):
+    with pytest.raises(ConfigurationError, match="--overwrite"):
         publish_archive(build, output, overwrite=False)
     publish_archive(build, output, overwrite=True)
 
 
 def test_what_is_no_export_is_never_replaced(tmp_path):
     (tmp_path / "x.zip").write_text("mine")
-    with pytest.raises(ExportError, match="no earlier export"):
+    with pytest.raises(ConfigurationError, match="no earlier export"):
         publish_archive(build, tmp_path / "x.zip", overwrite=True)
     (tmp_path / "y.zip").symlink_to(tmp_path / "x.zip")
-    with pytest.raises(ExportError, match="no earlier export"):
+    with pytest.raises(ConfigurationError, match="no earlier export"):
         publish_archive(build, tmp_path / "y.zip", overwrite=True)
     assert (tmp_path / "x.zip").read_text() == "mine"
 

@@ -111,9 +111,9 @@ def test_an_empty_folder_is_taken_and_a_used_one_is_not(tmp_path):
     file.touch()
     assert publish(write_marker, empty, overwrite=False) == empty
     for overwrite in (False, True):
-        with pytest.raises(ExportError, match="no earlier export"):
+        with pytest.raises(ConfigurationError, match="no earlier export"):
             publish(write_marker, used, overwrite)
-        with pytest.raises(ExportError, match="not a folder"):
+        with pytest.raises(ConfigurationError, match="not a folder"):
             publish(write_marker, file, overwrite)
     assert [path.name for path in used.iterdir()] == ["thesis.tex"]
 
@@ -123,7 +123,7 @@ def test_an_earlier_export_is_replaced_only_when_asked(tmp_path):
     output.mkdir()
     (output / "verify.json").write_text("{}")
     (output / "old").touch()
-    with pytest.raises(ExportError, match="--overwrite"):
+    with pytest.raises(ConfigurationError, match="--overwrite"):
         publish(write_marker, output, overwrite=False)
     publish(write_marker, output, overwrite=True)
     assert sorted(path.name for path in output.iterdir()) == ["new", "verify.json"]
