@@ -97,6 +97,7 @@ class TestOutOfMemory:
     def work(self, store, tmp_path, monkeypatch):
         """Runs a worker whose device has room for ``most`` rows in a pass; the widths of its passes come back."""
         monkeypatch.setattr(loop, "IDLE_POLL_SECONDS", (0.01, 0.01))
+        monkeypatch.setattr("autopeft.store.blame.wait_seconds", lambda _count: 0.0)
 
         def run(most):
             widths = []
@@ -104,7 +105,7 @@ class TestOutOfMemory:
             study = store.study()
             resident = inside._residents.of(study)
             watch_widths(resident.classifier, monkeypatch, widths, most)
-            settings = WorkerSettings("w", study.name, idle_seconds=2.5)
+            settings = WorkerSettings("w", study.name, idle_seconds=0.1)
             loop.run_worker(lambda: Store.open(f"sqlite:///{tmp_path}/record.db"), settings, inside)
             return widths
 
