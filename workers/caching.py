@@ -42,6 +42,9 @@ COMPUTED = "computed"
 MOST_HASHES = 8
 """Splits whose hash is remembered."""
 
+FINDING, FINDING_BYTES = "why-not", 1000
+"""The file of an entry that says why states are not kept where that is measured; empty: they are."""
+
 BUILD_BATCH = 32
 SAMPLE_ROWS = 16
 _TYPES = {CacheMode.FP16: np.float16}
@@ -127,12 +130,33 @@ class StateCache:
             return reason
         if self.mode is CacheMode.AUTO:
             if layer not in self._pays:
-                self._pays[layer] = self._measured(layer, train)
+                self._pays[layer] = self._found(layer, train)
             return self._pays[layer]
         return None
 
+    def _found(self, layer: int, train: TaskRows) -> str | None:
+        """What ``_measured`` found, once for a cache folder.
+
+        Losses with kept states differ from those without in the last bits, so that a clock that is read again would
+        make trials of one search, and searches of one seed, unequal.
+        """
+        assert isinstance(train, EncodedRows | Sequences | ImageRows)
+
+        def write(part: Path) -> None:
+            (part / FINDING).write_text(self._measured(layer, train) or "", encoding="utf-8")
+
+        try:
+            folder = self.shelf.fill(key_of({**self.key_parts(train, layer), "entry": FINDING}), FINDING_BYTES, write)
+            return (folder / FINDING).read_text(encoding="utf-8") or None
+        except OSError as error:
+            return f"nothing can be kept: {error}"
+
     def _measured(self, layer: int, train: TaskRows) -> str | None:
-        """Why reading would be slower than computing, measured now; None if it is quicker."""
+        """Why reading would be slower than computing, measured now; None if it is quicker.
+
+        Raises:
+            OSError: If nothing can be kept.
+        """
         middle = np.argsort(train.lengths, kind="stable")[len(train) // 2 :][:SAMPLE_ROWS]
         seconds, states = 0.0, None
         for _ in range(2):  # the first warms up
@@ -142,10 +166,7 @@ class StateCache:
                 torch.cuda.synchronize(states.device)
             seconds = time.perf_counter() - started
         assert states is not None
-        try:
-            read = states.numel() * 4 / self.shelf.read_bytes_per_second()
-        except OSError as error:
-            return f"nothing can be kept: {error}"
+        read = states.numel() * 4 / self.shelf.read_bytes_per_second()
         if read < seconds:
             return None
         return f"reading {SAMPLE_ROWS} rows takes {read * 1e3:.1f} ms, computing them {seconds * 1e3:.1f} ms"

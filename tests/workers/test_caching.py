@@ -225,16 +225,37 @@ def test_states_come_back_ragged_and_in_any_order(tmp_path):
     assert torch.equal(kept.take(np.array([2, 0])).batch(np.array([1]))[0], states[0, :2])
 
 
-def test_automatic_reads_where_that_is_quicker(study, cached, monkeypatch):
+def test_automatic_reads_where_that_is_quicker(study, cached, monkeypatch, tmp_path):
     resident = cached(study, CacheMode.AUTO)
     monkeypatch.setattr(Shelf, "read_bytes_per_second", lambda _self: 1e15)
     assert resident.beginning_at(1).begun["states"] == "fp32"
+    shutil.rmtree(tmp_path / "states")
     resident = cached(study, CacheMode.AUTO)
     monkeypatch.setattr(Shelf, "read_bytes_per_second", lambda _self: 1.0)
     begun = resident.beginning_at(1)
     assert begun.begun["states"] == "computed"
     assert begun.begun["why"].startswith("reading 16 rows takes")
     assert begun.train.entering is None
+
+
+@pytest.mark.parametrize(("speeds", "states"), [((1e15, 1.0), "fp32"), ((1.0, 1e15), "computed")])
+def test_what_was_quicker_once_holds_for_all_workers_of_a_cache_folder(study, cached, monkeypatch, speeds, states):
+    found = []
+    for speed in speeds:
+        monkeypatch.setattr(Shelf, "read_bytes_per_second", lambda _self, speed=speed: speed)
+        found.append(cached(study, CacheMode.AUTO).beginning_at(1).begun)
+    assert found[0] == found[1]
+    assert found[0]["states"] == states
+
+
+def test_what_cannot_be_kept_is_computed_and_measured_again_later(study, cached, monkeypatch):
+    def fail(_self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Shelf, "read_bytes_per_second", fail)
+    assert cached(study, CacheMode.AUTO).beginning_at(1).begun["why"].startswith("nothing can be kept: ")
+    monkeypatch.setattr(Shelf, "read_bytes_per_second", lambda _self: 1e15)
+    assert cached(study, CacheMode.AUTO).beginning_at(1).begun["states"] == "fp32"
 
 
 def test_a_family_that_refuses_is_computed(make_study, make_order, cached, tmp_path):
