@@ -35,6 +35,9 @@ LOAD_SECONDS = 3600.0
 GIVE_UP_SECONDS = 10.0
 """So long until a child that was asked to give up its trial is killed; engines wait twice as long."""
 
+LAST_WORDS_SECONDS = 10.0
+"""So long a child that hangs is waited for to say where it stands."""
+
 LOOK_SECONDS = 0.1
 _LAST_LINES = 40
 _OOM_COUNTER = Path("/proc/vmstat")
@@ -142,11 +145,11 @@ class Supervised:
                 raise
 
     def _hang(self, child: ChildProcess, progress: Progress) -> TrialFailure:
-        child.signal(signal.SIGUSR2)
-        time.sleep(0.5)
+        silence = progress.silence
+        child.say_where_it_stands()
         child.kill()
         self._child = None
-        reason = f"no progress for {progress.silence:.0f} s after step {progress.steps}: killed"
+        reason = f"no progress for {silence:.0f} s after step {progress.steps}: killed"
         return TrialFailure(Failure.HANG, reason, child.last_words)
 
     def _give_up(self, child: ChildProcess, order: Order, *, keep: bool) -> Checkpoint | None:
@@ -206,6 +209,14 @@ class ChildProcess:
         """Sends a signal; nothing if the process is gone."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+    def say_where_it_stands(self) -> None:
+        """Has the process write where every thread stands to standard error, and waits until it has."""
+        before, deadline = self.last_words, time.monotonic() + LAST_WORDS_SECONDS
+        self.signal(signal.SIGUSR2)
+        while self.alive and self.last_words == before and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        time.sleep(0.5)  # for the lines after the first
 
     def kill(self) -> str:
         """Ends the process if it has not ended; how it ended comes back in words."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -95,12 +96,22 @@ def test_a_failure_brings_its_traceback_and_a_death_its_last_words(supervise, or
 
 
 def test_a_child_that_hangs_is_killed_and_says_where_it_stood(supervise, order):
-    one = supervise(hang_seconds=0.3, trial_0="hang")
+    one = supervise(hang_seconds=1.0, trial_0="hang")
     one.start()
     failure = failure_of(one, order())
     assert failure.kind is Failure.HANG
     assert failure.reason.startswith("no progress for")
     assert "misbehave" in failure.trace
+
+
+def test_where_a_child_hangs_is_heard_however_slowly_it_says_so(supervise, order, monkeypatch):
+    def slowly(child, number):
+        child._process.send_signal(signal.SIGSTOP)
+        child._process.send_signal(number)
+        threading.Timer(1.5, child._process.send_signal, [signal.SIGCONT]).start()
+
+    monkeypatch.setattr(supervisor.ChildProcess, "signal", slowly)
+    assert "misbehave" in failure_of(supervise(hang_seconds=1.0, trial_0="hang"), order()).trace
 
 
 def test_slow_steps_are_no_hang(monkeypatch):
