@@ -101,10 +101,10 @@ def leave_one_out(
     numbers = tuple(sorted(placed)[-MOST:])
     if len(numbers) < FEWEST:
         return None
-    samples = Samples.grouped(np.array([placed[number] for number in numbers]), [values[number] for number in numbers])
-    process = GaussianProcess.fit(samples)
+    features, repeats = np.array([placed[number] for number in numbers]), [values[number] for number in numbers]
+    process = GaussianProcess.fit(Samples.grouped(features, repeats, decisive=1))  # the learning rate, which comes last
     predicted, deviations = process.leave_one_out()
-    return Check(numbers, samples.values, predicted, deviations, process.noise_deviation)
+    return Check(numbers, process.samples.values, predicted, deviations, process.noise_deviation)
 
 
 def _features(space: SearchSpace, plan: Configuration) -> Array | None:

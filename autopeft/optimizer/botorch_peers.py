@@ -93,7 +93,7 @@ def _advice(history: History, fit: Callable[[Any, Any], Any], generator: np.rand
 
 
 def _inputs(history: History, points: Sequence[Point]) -> Any:
-    """Features, then what is exact, shape [n, d]."""
+    """What is exact, then the other features, shape [n, d]."""
     import torch
 
     return torch.tensor(Ground(history).features(points))
@@ -113,8 +113,6 @@ def _acquisition(
     rows, values = history.minimised()
     inputs = _inputs(history, [history.points[row] for row in rows])
     costs = len(history.aims.known)
-    # a space may have more features than coordinates
-    first = history.space.point_features(history.points[:1]).shape[1]
     learned = torch.tensor(np.column_stack([1 - values[:, 0], -values[:, 1 + costs :]]))
     location, spread = learned.mean(dim=0), learned.std(dim=0, correction=0).clamp_min(1e-9)
     models = [fit(inputs, column[:, None]) for column in ((learned - location) / spread).T]
@@ -123,7 +121,7 @@ def _acquisition(
         if X.dim() < samples.dim() - 1:
             # an ensemble has a dimension of its members before the points
             X = X.unsqueeze(-3)  # noqa: N806
-        exact = -X[..., first : first + costs].expand(*samples.shape[:-1], costs)
+        exact = -X[..., :costs].expand(*samples.shape[:-1], costs)
         return torch.cat([samples * spread + location, exact], dim=-1)
 
     with compiled():

@@ -74,11 +74,13 @@ def _samples(history: History, values: Array, shorter: Sequence[tuple[Point, flo
             groups.setdefault((point, 1.0), []).append(value)
     for point, share, value in shorter:
         groups.setdefault((point, share), []).append(value)
-    features = Ground(history).features([point for point, _ in groups])
+    ground = Ground(history)
+    features, decisive = ground.features([point for point, _ in groups]), ground.decisive
     if shorter:
+        decisive += 1
         shares = np.array([share for _, share in groups])
         features = np.column_stack([features, 1 - np.log(shares) / math.log(SHORTEST_SHARE)])
-    return Samples.grouped(features, list(groups.values()))
+    return Samples.grouped(features, list(groups.values()), decisive)
 
 
 def _reached(history: History) -> tuple[Reached, tuple[Point, ...]]:

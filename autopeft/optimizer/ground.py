@@ -21,16 +21,19 @@ class Ground:
 
     history: History
 
+    @property
+    def decisive(self) -> int:
+        """The learning rate."""
+        return 1
+
     def features(self, points: Sequence[Point]) -> Array:
-        """The space's features, then the exact objectives: quality follows the logarithm of the cost.
+        """The exact objectives, since quality follows the logarithm of the cost, then the space's features.
 
         The trained parameters are among them even where they are no objective.
         """
         history = self.history
-        columns = [history.space.point_features(points), self.known(points)]
-        if PARAMETERS not in history.aims.known:
-            columns.append(history.cost(points)[:, None])
-        features: Array = np.column_stack(columns)
+        cost = [] if PARAMETERS in history.aims.known else [history.cost(points)]
+        features: Array = np.column_stack([self.known(points), *cost, history.space.point_features(points)])
         return features
 
     def known(self, points: Sequence[Point]) -> Array:

@@ -209,7 +209,8 @@ def _process(terrain: OptunaTerrain, places: Sequence[Place], values: Array) -> 
     groups: dict[Place, list[float]] = {}
     for place, value in zip(places, values.tolist(), strict=True):
         groups.setdefault(place, []).append(value)
-    return GaussianProcess.fit(Samples.grouped(terrain.features(list(groups)), list(groups.values())))
+    features = terrain.features(list(groups))
+    return GaussianProcess.fit(Samples.grouped(features, list(groups.values()), terrain.decisive))
 
 
 def _limit(terrain: OptunaTerrain, places: Sequence[Place], done: Sequence[FrozenTrial], name: str) -> GaussianProcess:

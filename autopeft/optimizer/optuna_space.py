@@ -62,8 +62,13 @@ class OptunaTerrain:
             for name, value in zip(self.names, place, strict=True)
         }
 
+    @property
+    def decisive(self) -> int:
+        """None: nothing is known of a user's parameters."""
+        return 0
+
     def features(self, points: Sequence[Place]) -> Array:
-        """As ``Terrain.features``: numbers on their (log) range, choices one-hot."""
+        """As ``Terrain.features``: the exact objectives, numbers on their (log) range, choices one-hot."""
         columns: list[Array] = []
         for name, values in zip(self.names, np.array(points, dtype=float).T, strict=True):
             distribution = self.distributions[name]
@@ -71,7 +76,7 @@ class OptunaTerrain:
                 columns += [(values == index).astype(float) for index in range(len(distribution.choices))]
             else:
                 columns.append(np.array([_unit(distribution, value) for value in values]))
-        return np.column_stack(columns)
+        return np.column_stack([self.known(points), *columns])
 
     def known(self, points: Sequence[Place]) -> Array:
         """As ``Terrain.known``."""

@@ -1,16 +1,18 @@
 """A dense Gaussian process on quality: Matern-5/2 with one lengthscale a dimension, fitted by MAP.
 
-Lengthscales have the log-normal prior that grows with the square root of the dimension (arXiv 2402.02229); noise a
-log-normal one. Values are standardised, so the signal variance is 1. Gradients are analytic, and a few BLAS calls
-make each; hyperparameters are fitted on at most ``FIT_ROWS`` rows. Repeats of a point are one row, whose noise is
-smaller and whose scatter tells the noise. One output only; beyond a few thousand rows nothing here helps.
+The logarithm of a lengthscale is normal about that of the square root of the dimension, as the distance of two points
+grows with it (arXiv 2402.02229); what is known to move the quality by itself, whatever else there is, has a short one.
+The mean is shrunk to that of the values: where nothing was seen, nothing better than the usual is expected. Values are
+standardised, so the signal variance is 1. Gradients are analytic, and a few BLAS calls make each; hyperparameters are
+fitted on at most ``FIT_ROWS`` rows. Repeats of a point are one row, whose noise is smaller and whose scatter tells the
+noise. One output only; beyond a few thousand rows nothing here helps.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +21,10 @@ from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 
-LENGTHSCALE_LOCATION, LENGTHSCALE_SPREAD = math.sqrt(2), math.sqrt(3)
-NOISE_LOCATION, NOISE_SPREAD = -4.0, 1.0
+LENGTHSCALE_SPREAD = math.sqrt(3)
+DECISIVE_LOCATION, DECISIVE_SPREAD = -0.5, 0.5
+NOISE_LOCATION, NOISE_SPREAD = -5.0, 1.0
+MEAN_SPREAD = 0.3
 LENGTHSCALE_BOUNDS = (math.log(0.025), math.log(1e3))
 NOISE_BOUNDS = (math.log(1e-4), math.log(2.0))
 FIT_ROWS = 300
@@ -42,6 +46,7 @@ class Samples:
         factors: Variance of that mean over the common noise variance, shape [n].
         squares: Squared deviations of repeats from their means, summed, each over its point's noise factor.
         degrees: How many of them are free.
+        decisive: How many features, the last ones, move the values whatever the others are.
     """
 
     features: Array
@@ -49,14 +54,15 @@ class Samples:
     factors: Array
     squares: float = 0.0
     degrees: int = 0
+    decisive: int = 0
 
     @classmethod
-    def single(cls, features: Array, values: Array) -> Samples:
+    def single(cls, features: Array, values: Array, decisive: int = 0) -> Samples:
         """One value a row."""
-        return cls(features, values, np.ones(len(values)))
+        return cls(features, values, np.ones(len(values)), decisive=decisive)
 
     @classmethod
-    def grouped(cls, features: Array, repeats: Sequence[Sequence[float]]) -> Samples:
+    def grouped(cls, features: Array, repeats: Sequence[Sequence[float]], decisive: int = 0) -> Samples:
         """One row a point, with all the values seen there.
 
         Where repeats scatter more or less than the common noise, the point's noise follows, shrunk towards the
@@ -70,7 +76,7 @@ class Samples:
         own = np.ones(len(counts))
         if pooled > 0:
             own = (PRIOR_DEGREES + squares / pooled) / (PRIOR_DEGREES + counts - 1)
-        return cls(features, means, own / counts, float((squares / own).sum()), degrees)
+        return cls(features, means, own / counts, float((squares / own).sum()), degrees, decisive)
 
     def standardised(self) -> tuple[Samples, float, float]:
         """These with mean 0 and spread 1, and the location and spread that were taken out."""
@@ -78,14 +84,22 @@ class Samples:
         # a spread of rounding errors is no signal
         spread = spread if spread > 1e-9 * max(1.0, abs(location)) else 1.0
         values = (self.values - location) / spread
-        return Samples(self.features, values, self.factors, self.squares / spread**2, self.degrees), location, spread
+        return replace(self, values=values, squares=self.squares / spread**2), location, spread
 
     def thinned(self, count: int) -> Samples:
         """Some ``count`` of the rows, evenly spread over their order."""
         if len(self.values) <= count:
             return self
         rows = np.unique(np.linspace(0, len(self.values) - 1, count).astype(int))
-        return Samples(self.features[rows], self.values[rows], self.factors[rows], self.squares, self.degrees)
+        return replace(self, features=self.features[rows], values=self.values[rows], factors=self.factors[rows])
+
+    def prior(self) -> tuple[Array, Array]:
+        """Location and spread of the normal prior of [log lengthscales…, log noise, mean], each of shape [d + 2]."""
+        dimension = self.features.shape[1]
+        many = dimension - self.decisive
+        location = [0.5 * math.log(dimension)] * many + [DECISIVE_LOCATION] * self.decisive + [NOISE_LOCATION, 0.0]
+        spread = [LENGTHSCALE_SPREAD] * many + [DECISIVE_SPREAD] * self.decisive + [NOISE_SPREAD, MEAN_SPREAD]
+        return np.array(location), np.array(spread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +197,11 @@ class GaussianProcess:
         if not len(features):
             return self
         mean, _ = self.posterior(features)
-        believed = Samples(
-            np.vstack([self.samples.features, features]),
-            np.concatenate([self.samples.values, mean]),
-            np.concatenate([self.samples.factors, np.ones(len(mean))]),
+        believed = replace(
+            self.samples,
+            features=np.vstack([self.samples.features, features]),
+            values=np.concatenate([self.samples.values, mean]),
+            factors=np.concatenate([self.samples.factors, np.ones(len(mean))]),
         )
         return GaussianProcess(believed, self.hyperparameters, self._location, self._spread)
 
@@ -207,10 +222,7 @@ def matern(squares: Array) -> Array:
 def maximum_a_posteriori(samples: Samples) -> Array:
     """The [log lengthscales…, log noise, mean], shape [d + 2], that minimise ``negative_log_posterior``."""
     dimension = samples.features.shape[1]
-    start = np.full(dimension + 2, LENGTHSCALE_LOCATION + 0.5 * math.log(dimension))
-    # the prior's mode of the noise, and no lengthscale so long that its gradient is flat
-    start[-2:] = NOISE_LOCATION - NOISE_SPREAD**2, 0.0
-    start[:-2] = 0.5 * math.log(dimension)
+    start, _ = samples.prior()
     bounds = [LENGTHSCALE_BOUNDS] * dimension + [NOISE_BOUNDS, (-3.0, 3.0)]
     result = minimize(
         negative_log_posterior,
@@ -252,16 +264,6 @@ def negative_log_posterior(theta: Array, samples: Samples) -> tuple[float, Array
     gradient[-2] = 0.5 * parameters.noise * (np.diag(outer) @ samples.factors)
     gradient[-2] += 0.5 * (samples.degrees - samples.squares / parameters.noise)
     gradient[-1] = -weights.sum()
-    prior, prior_gradient = _negative_log_prior(theta)
-    return float(loss + prior), gradient + prior_gradient
-
-
-def _negative_log_prior(theta: Array) -> tuple[float, Array]:
-    """Log-normal densities of lengthscales and noise (as densities of the values, not of their logarithms)."""
-    dimension = len(theta) - 2
-    location = np.full(dimension + 1, LENGTHSCALE_LOCATION + 0.5 * math.log(dimension))
-    spread = np.full(dimension + 1, LENGTHSCALE_SPREAD)
-    location[-1], spread[-1] = NOISE_LOCATION, NOISE_SPREAD
-    standardised = (theta[:-1] - location) / spread
-    gradient = np.append(1 + standardised / spread, 0.0)
-    return float((theta[:-1] + 0.5 * standardised**2).sum()), gradient
+    location, spread = samples.prior()
+    standardised = (theta - location) / spread
+    return float(loss + 0.5 * standardised @ standardised), gradient + standardised / spread

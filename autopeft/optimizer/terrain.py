@@ -19,6 +19,11 @@ P = TypeVar("P", bound=Hashable)
 class Terrain(Protocol[P]):
     """A space with everything that is known about its points before one is tried."""
 
+    @property
+    def decisive(self) -> int:
+        """How many of the features, the last ones, move every quality whatever the others are: a learning rate."""
+        ...
+
     def features(self, points: Sequence[P]) -> Array:
         """Coordinates for a surrogate, shape [n, d], each about [0, 1]."""
         ...

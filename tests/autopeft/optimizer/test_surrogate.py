@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
-from scipy.stats import lognorm, multivariate_normal
+from scipy.stats import multivariate_normal, norm
 
 from autopeft.optimizer.surrogate import (
     GaussianProcess,
@@ -75,16 +75,14 @@ def test_the_loss_is_likelihood_times_prior():
         lengthscales, noise, mean = np.exp(at[:4]), math.exp(at[4]), at[5]
         covariance = naive_kernel(features, features, lengthscales) + noise * np.eye(20)
         likelihood = multivariate_normal(np.full(20, mean), covariance).logpdf(values)
-        scale = math.exp(math.sqrt(2) + 0.5 * math.log(4))
-        prior = lognorm(math.sqrt(3), scale=scale).logpdf(lengthscales).sum() + lognorm(1, scale=math.exp(-4)).logpdf(
-            noise
-        )
+        usual, decisive = norm(0.5 * math.log(4), math.sqrt(3)).logpdf(at[:3]).sum(), norm(-0.5, 0.5).logpdf(at[3])
+        prior = usual + decisive + norm(-5, 1).logpdf(at[4]) + norm(0, 0.3).logpdf(mean)
         return likelihood + prior
 
     one, other = theta(seed=1), theta(seed=2)
     ours = (
-        negative_log_posterior(one, Samples.single(features, values))[0]
-        - negative_log_posterior(other, Samples.single(features, values))[0]
+        negative_log_posterior(one, Samples.single(features, values, decisive=1))[0]
+        - negative_log_posterior(other, Samples.single(features, values, decisive=1))[0]
     )
     assert ours == pytest.approx(log_posterior(other) - log_posterior(one))
 
