@@ -132,19 +132,19 @@ def record(store: Store, study: Study, named: bool) -> Study:
 def reopen(
     store: Store, name: str | None, trials: int | None, hours: float | None, device_hours: float | None = None
 ) -> Study:
-    """The stored study, with its targets raised as asked.
+    """The stored study, with its targets set as asked; what is refused leaves them as they were.
 
     Raises:
         NotFoundError: If there is no such study.
         AutopeftError: If it has nothing left to do.
     """
     study = store.study(name)
+    wanted = replace(study, trials=trials or study.trials, device_hours=device_hours or study.device_hours)
+    require_unfinished(wanted, store.trials(study.name))
+    require_device_time(wanted, device_seconds(study, sum(store.worker_seconds(study.name))))
     if (trials, hours, device_hours) != (None, None, None):
-        store.set_target(study.name, trials or study.trials, hours, device_hours or study.device_hours)
-        study = store.study(study.name)
-    require_unfinished(study, store.trials(study.name))
-    require_device_time(study, device_seconds(study, sum(store.worker_seconds(study.name))))
-    return study
+        store.set_target(study.name, wanted.trials, hours, wanted.device_hours)
+    return store.study(study.name)
 
 
 def prepare(settings: SearchSettings, taken: Sequence[str]) -> Prepared:

@@ -97,10 +97,11 @@ def require_unfinished(study: Study, trials: Sequence[Trial]) -> None:
     Raises:
         AutopeftError: If its target is reached; the message says how to raise it.
     """
-    if is_over(study, trials, more_to_come=proposed_count(trials) < study.trials):
+    proposed = proposed_count(trials)
+    if is_over(study, trials, more_to_come=proposed < study.trials):
         raise AutopeftError(
             f"study {study.name} has reached its target of {study.trials} trials; "
-            f"autopeft resume {study.name} --trials {study.trials * 2} goes on"
+            f"autopeft resume {study.name} --trials {max(proposed, study.trials) * 2} goes on"
         )
 
 

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from autopeft.api import reopen
 from autopeft.driver import Interrupt
 from autopeft.errors import AutopeftError, EvaluationError, LeaseLostError, StoreError
 from autopeft.objectives import parse
@@ -74,6 +75,15 @@ def test_an_interrupted_search_is_resumed_to_its_target(store, url, make_study, 
     assert len({(trial.digest, trial.replicate) for trial in trials}) == len(trials)
     with pytest.raises(AutopeftError, match="reached its target"):
         require_unfinished(study, trials)
+
+
+def test_a_refused_target_leaves_the_one_that_is_stored(store, url, make_study, drive):
+    study = make_study(trials=4)
+    store.create_study(study)
+    drive(store, url, study)
+    with pytest.raises(AutopeftError, match="reached its target of 1 trials; .* --trials 8 goes on"):
+        reopen(store, study.name, 1, None)
+    assert store.study(study.name).trials == 4
 
 
 def test_a_time_limit_ends_the_search(store, url, make_study, drive):
