@@ -48,7 +48,7 @@ class AutoPeftSampler(BaseSampler):  # type: ignore[misc]
         initial_count: Trials that fill the space before the model takes over.
 
     Raises:
-        ConfigurationError: If every objective is known, or an index has no reference value.
+        ConfigurationError: If every objective is known, an index has no reference value, or a value is not finite.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class AutoPeftSampler(BaseSampler):  # type: ignore[misc]
         self._space = dict(space) if space is not None else None
         self._initial_count = initial_count
         self._random = RandomSampler(seed=self._seed)
+        if not all(map(math.isfinite, self._reference)):
+            raise ConfigurationError(f"reference point {self._reference}: expected a finite number for every objective")
         learned = len(self._reference) - len(self._known)
         if not set(self._known) <= set(range(len(self._reference))) or learned < 1:
             raise ConfigurationError(

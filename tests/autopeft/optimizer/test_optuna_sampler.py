@@ -1,3 +1,4 @@
+import math
 import re
 import warnings
 from pathlib import Path
@@ -181,6 +182,12 @@ def test_wrong_numbers_of_objectives_are_refused():
     study = study_with(AutoPeftSampler(reference_point=(1.0, 2.0, 3.0), space=DISTRIBUTIONS))
     with pytest.raises(ConfigurationError, match="reference point of 3 values for a study of 2 objectives"):
         suggest(study.ask())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_reference_point_that_is_not_finite_is_refused_at_once(value):
+    with pytest.raises(ConfigurationError, match="expected a finite number for every objective"):
+        AutoPeftSampler(reference_point=(0.5, value))
 
 
 def test_places_and_parameters_are_inverse():
