@@ -267,7 +267,8 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         raise ConfigurationError(f"setting {key} ({origin}): expected {_NAMES[kind]}, got {value!r}") from error
     finite = kind is str or abs(converted) < float("inf")
     if not finite or (key in _POSITIVE and converted <= 0) or (key in _NOT_NEGATIVE and converted < 0):
-        raise ConfigurationError(f"setting {key} ({origin}): expected a number above 0, got {value!r}")
+        least = "of 0 or more" if key in _NOT_NEGATIVE else "above 0"
+        raise ConfigurationError(f"setting {key} ({origin}): expected a number {least}, got {value!r}")
     return converted
 
 

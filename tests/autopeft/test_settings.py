@@ -27,7 +27,7 @@ def test_a_flag_beats_a_pair_beats_the_environment_beats_the_file(tmp_path):
         ("trials=many", "expected a whole number, got 'many'"),
         ("trials=0", "expected a number above 0"),
         ("hours=inf", "expected a number above 0"),
-        ("seed=-1", "expected a number above 0"),
+        ("seed=-1", "expected a number of 0 or more"),
         ("trials", "expected key=value"),
         ("study=a/b", "use letters, digits"),
     ],
