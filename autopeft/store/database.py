@@ -66,12 +66,14 @@ class Database:
         read_only: Refuse every write in the database itself.
 
     Raises:
-        StoreError: If the address is of no known kind, or its driver is not installed.
+        StoreError: If the address is of no known kind or that of a folder, or its driver is not installed.
         ConfigurationError: If it is SQLite on a network file system, and to be written.
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         self.url = parse_url(url)
+        if self.path and self.path.is_dir():
+            raise StoreError(f"database {self.path}: is a folder: name a file in it with --db")
         if self.path and not read_only:
             require_local(self.path)
         self._engine = _engine(self.url, read_only)

@@ -32,6 +32,16 @@ def test_a_missing_folder_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("create", [True, False])
+def test_a_folder_in_its_place_is_said(sqlite_url, sqlite_file, create):
+    sqlite_file.mkdir()
+    with pytest.raises(StoreError, match="is a folder: name a file in it") as error:
+        Store.open(sqlite_url, create=create)
+    _one_line(error)
+    with pytest.raises(StoreError, match="is a folder: name a file in it"):
+        Reader.open(sqlite_url)
+
+
+@pytest.mark.parametrize("create", [True, False])
 def test_a_file_of_another_kind_is_not_touched(sqlite_url, sqlite_file, create):
     content = b"accuracy,parameters\n" * 500
     sqlite_file.write_bytes(content)
