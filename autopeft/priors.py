@@ -14,6 +14,7 @@ from autopeft.errors import ConfigurationError
 from autopeft.probe import LAYER, Guide, Probe
 from autopeft.store import Reader
 from autopeft.study import Study
+from search_spaces.errors import why_unread
 
 
 def in_files(asked: str) -> bool:
@@ -72,6 +73,6 @@ def _from_file(file: Path) -> Guide:
         content = file.read_bytes()
         data: Any = json.loads(content)
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"prior {file}: cannot be read as JSON: {error}") from error
+        raise ConfigurationError(f"prior {file}: cannot be read as JSON: {why_unread(error)}") from error
     scores = data["scores"] if isinstance(data, dict) and "scores" in data else data
     return Guide(file.name, hashlib.sha256(content).hexdigest(), scores)

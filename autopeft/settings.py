@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import yaml
 
 from autopeft.errors import ConfigurationError
+from search_spaces.errors import why_unread
 
 DEFAULT_CACHE_GB = 20
 DEFAULT_DATABASE = "sqlite:///autopeft.db"
@@ -233,7 +234,7 @@ def _from_file(file: Path | None) -> Mapping[str, Any]:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"settings file {file}: cannot be read as YAML: {error}") from error
+        raise ConfigurationError(f"settings file {file}: cannot be read as YAML: {why_unread(error)}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

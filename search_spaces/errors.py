@@ -26,3 +26,13 @@ class BackboneError(AutopeftError):
     """A backbone cannot be loaded, or its anatomy is not known."""
 
     exit_code = 2
+
+
+def why_unread(error: Exception) -> str:
+    """Why a file of settings could not be read, in one line: the system's reason, or where its YAML goes wrong."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{getattr(error, 'problem', None) or 'wrong'} in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split())

@@ -11,7 +11,7 @@ from search_spaces import named_spaces
 from search_spaces.backbone import Backbone
 from search_spaces.configuration import Configuration, uniform
 from search_spaces.cost import trainable_parameters
-from search_spaces.errors import ConfigurationError
+from search_spaces.errors import ConfigurationError, why_unread
 from search_spaces.methods.lora import Lora
 from search_spaces.named_spaces import RANKS, SCALING, autopeft, layerwise
 from search_spaces.paper_spaces import PAPER_DESCRIPTIONS, PAPERS
@@ -51,7 +51,7 @@ def build(name_or_file: str, backbone: Backbone, learning_rate: tuple[float, flo
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigurationError(f"space file {path}: cannot be read as YAML: {error}") from error
+        raise ConfigurationError(f"space file {path}: cannot be read as YAML: {why_unread(error)}") from error
     if isinstance(data, dict):
         data = {"name": path.stem, "learning_rate": {"low": learning_rate[0], "high": learning_rate[1]}, **data}
     try:

@@ -58,7 +58,7 @@ def test_an_unknown_name_lists_those_there_are(tiny_backbone):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("modules: [", "cannot be read as YAML"),
+        ("modules:\n\t- query\n", "YAML: found character '\\t' that cannot start any token in line 2, column 1"),
         ("", "a space is an object with name and modules, got NoneType"),
         ("- query\n", "a space is an object with name and modules, got list"),
         (GOOD + "layer: each\n", "unknown space key 'layer'; did you mean 'layers'?"),
@@ -75,6 +75,7 @@ def test_a_file_that_is_not_valid_is_named_with_the_reason(tiny_backbone, tmp_pa
         build(path, tiny_backbone, RATES)
     assert f"space file {path}: " in str(caught.value)
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_no_text_is_named(tiny_backbone, tmp_path):
