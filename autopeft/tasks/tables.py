@@ -82,9 +82,12 @@ def read_table(path: Path) -> Table:
     try:
         table = _read(path)
     except Exception as error:
+        cause = _cause(error)
+        wanted = "rows with the same columns throughout: check the file"
+        if isinstance(cause, UnicodeDecodeError):
+            wanted = "text in UTF-8: save the file as that"
         raise TaskError(
-            f"{path} cannot be read as {path.suffix.lower().lstrip('.')}: {_cause(error)}; "
-            f"expected rows with the same columns throughout: check the file"
+            f"{path} cannot be read as {path.suffix.lower().lstrip('.')}: {_first_line(cause)}; expected {wanted}"
         ) from error
     if not len(table):
         raise TaskError(f"{path} holds no rows; expected rows with a text and a label: check how the file was written")
@@ -142,10 +145,14 @@ def _options(path: Path) -> dict[str, object]:
     return {"keep_default_na": False} if suffix == ".csv" else {}
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of the innermost reason."""
+def _cause(error: BaseException) -> BaseException:
+    """The innermost reason."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 

@@ -48,6 +48,13 @@ def test_a_file_that_is_not_what_its_name_says_is_said(suffix, tmp_path):
     refused(tmp_path, f"train.{suffix} cannot be read as {suffix}: .*check the file")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_file_in_another_encoding_is_to_be_saved_as_utf_8(suffix, tmp_path):
+    rows = {"csv": "text,label\ncafé,a\nfoo,b\n", "jsonl": '{"text": "café", "label": "a"}\n'}
+    (tmp_path / f"train.{suffix}").write_bytes(rows[suffix].encode("latin-1") * 3)
+    refused(tmp_path, f"train.{suffix} cannot be read as {suffix}: .*expected text in UTF-8: save the file as that$")
+
+
 def test_a_folder_without_training_rows_lists_what_it_holds(tmp_path, write, rows):
     write(tmp_path / "test.csv", rows)
     refused(tmp_path, r"has no training rows: it holds test\.csv; expected a file named train")
