@@ -53,7 +53,7 @@ def test_a_wrong_file_is_refused(tmp_path, text, words):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="cannot be read as YAML: No such file or directory$"):
+    with pytest.raises(ConfigurationError, match=r"cannot be read as YAML: No such file or directory$"):
         merge({}, None, tmp_path / "none.yaml", {})
 
 

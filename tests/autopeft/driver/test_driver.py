@@ -81,7 +81,7 @@ def test_a_refused_target_leaves_the_one_that_is_stored(store, url, make_study, 
     study = make_study(trials=4)
     store.create_study(study)
     drive(store, url, study)
-    with pytest.raises(AutopeftError, match="reached its target of 1 trials; .* --trials 8 goes on"):
+    with pytest.raises(AutopeftError, match=r"reached its target of 1 trials; .* --trials 8 goes on"):
         reopen(store, study.name, 1, None)
     assert store.study(study.name).trials == 4
 
