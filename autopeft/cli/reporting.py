@@ -82,12 +82,16 @@ def write_page(file: Path, text: str) -> None:
     """Puts ``text`` in the place of ``file``, whole or not at all.
 
     Raises:
-        ConfigurationError: If ``file`` exists and is no HTML file, so that nothing else is ever replaced.
+        ConfigurationError: If ``file`` exists and is no HTML file, so that nothing else is ever replaced, or cannot be
+            written.
     """
     if file.exists() and (not file.is_file() or not file.read_bytes()[:15].lower().startswith(b"<!doctype html>")):
         raise ConfigurationError(f"output {file}: exists and is no HTML file; name another with -o")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    except OSError as error:
+        raise ConfigurationError(f"output {file}: cannot be written: {error.strerror}; name another with -o") from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)

@@ -187,6 +187,14 @@ def test_what_is_no_report_is_never_replaced(autopeft, record, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_place_that_cannot_be_written_is_said(autopeft, record, tmp_path):
+    record()
+    (tmp_path / "file").touch()
+    code, _, err = autopeft("report", "-o", "file/page.html")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: output file/page.html: cannot be written: ")
+
+
 def test_a_study_that_is_not_there_is_named(autopeft, record):
     record()
     code, _, err = autopeft("report", "gone")
