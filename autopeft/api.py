@@ -20,7 +20,7 @@ from autopeft.budget import parse_budget, parse_share
 from autopeft.driver import Interrupt
 from autopeft.errors import ConfigurationError, StoreError
 from autopeft.fidelity import ladder_of
-from autopeft.launch import visible_gpus
+from autopeft.launch import require_startable, visible_gpus
 from autopeft.matching import matched
 from autopeft.objectives import PERPLEXITY, asked_for, describe, measured, named_references
 from autopeft.optimizer import make_proposer, require_able
@@ -80,6 +80,7 @@ def search(
         AutopeftError: If the settings, the model, the task or the budget are not valid, or workers cannot run.
     """
     merged, _ = merge(settings)
+    require_startable(merged.engine, merged.workers, merged.gpus_per_worker)
     url = database_url(db)
     with Store.open(url, create=True) as store:
         prepared = prepare(merged, store.study_names())

@@ -43,6 +43,7 @@ def resume(
     from autopeft.api import reopen
     from autopeft.arranging import asked_pack
     from autopeft.cli.progress import progress_display
+    from autopeft.launch import require_startable
     from autopeft.running import run
     from autopeft.settings import cache_mode, database_url, merge
     from autopeft.spending import target_text
@@ -54,6 +55,7 @@ def resume(
     given = {"workers": workers, "engine": engine, "engine_address": engine_address, "artifacts": artifacts}
     settings, _ = merge({**given, "cache": cache, "pack": pack})
     asked_pack(settings)
+    require_startable(settings.engine, settings.workers)
     with Store.open(url) as store:
         stored = reopen(store, study, trials, hours, gpu_hours)
         note(f"resuming {stored.name}: target {target_text(stored)}")
@@ -74,6 +76,7 @@ def confirm(
 ) -> None:
     """Train the front and the control again with fresh seeds: honest values, and the verdict between them."""
     from autopeft.cli.progress import progress_display
+    from autopeft.launch import require_startable
     from autopeft.running import confirm as confirmed
     from autopeft.settings import database_url, merge
     from autopeft.store import Store
@@ -81,6 +84,7 @@ def confirm(
     url = database_url(db)
     given = {"workers": workers, "engine": engine, "engine_address": engine_address, "artifacts": artifacts}
     settings, _ = merge(given)
+    require_startable(settings.engine, settings.workers)
     with Store.open(url) as store, progress_display(quiet=options.quiet) as display:
         outcome = confirmed(store, url, study, seeds, display.show, display.interrupt, settings)
     finish(outcome, url, as_json)
@@ -103,6 +107,7 @@ def references(
 ) -> None:
     """Train other methods at one size in every layer, or full fine-tuning, to be shown beside front and control."""
     from autopeft.cli.progress import progress_display
+    from autopeft.launch import require_startable
     from autopeft.objectives import named_references
     from autopeft.running import compare_with
     from autopeft.settings import database_url, merge
@@ -112,6 +117,7 @@ def references(
     names = named_references(reference_names(reference, everything=not reference))
     given = {"workers": workers, "engine": engine, "engine_address": engine_address, "artifacts": artifacts}
     settings, _ = merge(given)
+    require_startable(settings.engine, settings.workers)
     with Store.open(url) as store, progress_display(quiet=options.quiet) as display:
         outcome = compare_with(store, url, study, names, display.show, display.interrupt, settings)
     finish(outcome, url, as_json)

@@ -80,6 +80,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search for a Pareto front of configurations within a budget."""
+    from autopeft.launch import require_startable
     from autopeft.settings import SearchSettings, database_url, merge
 
     given = dict(locals())
@@ -89,6 +90,7 @@ def search(
     if print_config:
         _print_config(settings, origins, as_json)
         return
+    require_startable(settings.engine, settings.workers, settings.gpus_per_worker)
     if dry_run:
         _dry_run(settings, database_url(db), as_json)
         return
@@ -98,12 +100,9 @@ def search(
 def _search(settings: SearchSettings, url: str, as_json: bool) -> None:
     from autopeft.api import guided, prepare, record
     from autopeft.cli.progress import progress_display
-    from autopeft.launch import plan_workers
     from autopeft.running import run
     from autopeft.store import Store
 
-    gpus = settings.gpus_per_worker if settings.engine == "local" else 1
-    plan_workers(settings.workers, gpus)  # a wrong number of workers is said before anything is written
     with Store.open(url, create=True) as store:
         prepared = prepare(settings, store.study_names())
         for line in prepared.notes:

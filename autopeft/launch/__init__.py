@@ -33,6 +33,7 @@ __all__ = [
     "describe_gpus",
     "make_engine",
     "plan_workers",
+    "require_startable",
     "visible_gpus",
     "worker_command",
 ]
@@ -68,6 +69,17 @@ class Engine(Protocol):
         """Ends all workers: their trials go back to the queue unblamed."""
 
 
+def require_startable(engine: str, workers: str, gpus: int = 1) -> None:
+    """Nothing, if there is such an engine, and ``workers`` is a number of workers for it; asked before any writing.
+
+    Raises:
+        ConfigurationError: If it is not so.
+    """
+    if engine not in ENGINES:
+        raise ConfigurationError(f"engine {engine!r}: expected one of {', '.join(ENGINES)}")
+    plan_workers(workers, gpus if engine == "local" else 1)
+
+
 def make_engine(
     name: str,
     url: str,
@@ -95,6 +107,7 @@ def make_engine(
     Raises:
         ConfigurationError: If there is no such engine, its packages are missing, or the number is none.
     """
+    require_startable(name, workers, gpus)
     if name == "local":
         plans = [replace(plan, pack=pack) for plan in plan_workers(workers, gpus)]
         return LocalEngine(url, study, artifacts, plans, cache)
@@ -103,11 +116,9 @@ def make_engine(
         from autopeft.launch.ray import RayEngine
 
         return RayEngine(url, study, artifacts, [WorkerPlan("auto", 1)] * count, address, gpus if gpus > 1 else None)
-    if name == "slurm":
-        from autopeft.launch.slurm import SlurmEngine
+    from autopeft.launch.slurm import SlurmEngine
 
-        engine = SlurmEngine(url, study, artifacts, [WorkerPlan("auto", 1)] * count, address or "slurm")
-        if gpus > 1:
-            engine.parameters["gpus_per_node"] = gpus
-        return engine
-    raise ConfigurationError(f"engine {name!r}: expected one of {', '.join(ENGINES)}")
+    engine = SlurmEngine(url, study, artifacts, [WorkerPlan("auto", 1)] * count, address or "slurm")
+    if gpus > 1:
+        engine.parameters["gpus_per_node"] = gpus
+    return engine

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from autopeft.api import prepare, record
+from autopeft.api import prepare, record, search
 from autopeft.errors import ConfigurationError, StoreError
 from autopeft.estimating import estimate
 from autopeft.measurement import TRUNCATION
@@ -26,6 +26,19 @@ def test_a_name_that_the_user_chose_is_never_changed(tmp_path, make_study):
         record(store, study, named=True)
         with pytest.raises(StoreError, match="mine"):
             record(store, study, named=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"engine": "kubernetes"}, "engine 'kubernetes': expected one of local"),
+        ({"workers": 0}, "workers '0': expected"),
+    ],
+)
+def test_a_search_that_could_not_start_leaves_no_record(tmp_path, setting, message):
+    with pytest.raises(ConfigurationError, match=message):
+        search(db=str(tmp_path / "record.db"), **setting)
+    assert not (tmp_path / "record.db").exists()
 
 
 @pytest.fixture

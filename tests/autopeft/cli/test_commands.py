@@ -52,6 +52,24 @@ def test_front_json_is_one_document_of_the_promised_form(autopeft, record):
     assert [member["trial"] for member in data["control"]] == [1]
 
 
+@pytest.mark.parametrize("wrong", [("--engine", "kubernetes"), ("--workers", "0")])
+def test_what_could_not_start_leaves_the_targets_as_they_are(autopeft, record, wrong):
+    with Store.open(record) as store:
+        before = store.study(None)
+    for command in (("resume", "--trials", "99"), ("confirm", "--seeds", "3"), ("references",)):
+        code, _, err = autopeft(*command, "--db", record, *wrong)
+        assert (code, err.count("\n"), wrong[1] in err) == (2, 1, True)
+    with Store.open(record) as store:
+        assert store.study(None) == before
+        assert len(store.trials(before.name)) == 5
+
+
+@pytest.mark.parametrize("wrong", [("--engine", "kubernetes"), ("--workers", "0")])
+def test_a_dry_run_refuses_what_the_search_would(autopeft, wrong):
+    code, _, err = autopeft("search", "--dry-run", *wrong)
+    assert (code, err.count("\n"), wrong[1] in err) == (2, 1, True)
+
+
 def test_front_within_a_tighter_budget(autopeft, record):
     code, out, _ = autopeft("front", "--db", record, "--json", "--budget", "100")
     assert code == 0
