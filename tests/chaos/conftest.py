@@ -264,10 +264,11 @@ def suppress_store_errors():
         yield
 
 
-def storm(store, fleet, seed, kills, workers=4):
+def storm(store, fleet, seed, kills, more, workers=4):
     """Kills supervisors and children by dice until ``kills`` were killed, and waits until every trial is final.
 
     A kill waits for trials, not for a time: it strikes while one runs and none to three more are done than at the last.
+    Where the workers were quicker than their killer, ``more`` queues further trials.
     """
     dice, due = random.Random(seed), [store.counts("aspects")[TrialState.COMPLETE]]
 
@@ -283,7 +284,10 @@ def storm(store, fleet, seed, kills, workers=4):
             victim = next(iter(children(victim)), victim)
         fleet.kill(victim)
 
-    return until_final(store, fleet, workers, each=strike)
+    until_final(store, fleet, workers, each=strike)
+    while fleet.kills < kills:
+        more()
+        until_final(store, fleet, workers, each=strike)
 
 
 def all_complete(store, count):
