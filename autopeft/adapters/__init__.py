@@ -5,13 +5,8 @@
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
 from typing import Any
-
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-"""Once imported, which peft does where it is installed, it says which kernels it lacks, and at each call of an 8-bit
-layer that it rounds inputs."""
 
 _PUBLIC = {
     "TrainingRows": "autopeft.adapters.calibration",

@@ -204,6 +204,13 @@ def test_the_front_says_repeats_and_odds(make_study, make_trial):
     ]
 
 
+def test_bitsandbytes_tells_nobody_which_kernels_it_lacks():
+    said = (
+        "import autopeft, logging; print(logging.getLogger('bitsandbytes.backends.cpu').isEnabledFor(logging.WARNING))"
+    )
+    assert subprocess.run([sys.executable, "-P", "-c", said], capture_output=True, text=True).stdout == "False\n"
+
+
 def test_reading_a_record_imports_nothing_heavy():
     heavy = ("torch", "transformers", "scipy", "pandas", "botorch", "streamlit")
     code = f"import sys, autopeft.report, autopeft.store; print(sorted(set(sys.modules) & set({heavy!r})))"
