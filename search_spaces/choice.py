@@ -87,8 +87,8 @@ def _method(name: str, given: Mapping[str, Value], scaling: float) -> Method:
     usual = {field.name: field.default for field in fields(kind) if isinstance(field.default, int | float | str)}
     sizes: dict[str, Any] = {**usual, **given}
     rank, experts = sizes.get("rank"), sizes.get("experts")
-    if "alpha" in {field.name for field in fields(kind)} and "alpha" not in sizes and isinstance(rank, int):
-        sizes["alpha"] = scaling * rank
+    if "alpha" in {field.name for field in fields(kind)} and "alpha" not in sizes and rank is not None:
+        sizes["alpha"] = scaling * rank if isinstance(rank, int) else scaling  # such a rank is refused by the method
     if isinstance(experts, int) and isinstance(top_k := sizes.get("top_k"), int):
         sizes["top_k"] = max(1, min(top_k, experts))
     return kind.from_json(sizes)

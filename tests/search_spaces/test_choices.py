@@ -245,6 +245,10 @@ def test_a_space_of_choices_can_be_written_as_yaml(tiny_backbone, tmp_path):
             "LoRA rank 0: expected a whole",
         ),
         (
+            {"choices": [{"method": "lora", "sites": ["up"], "sizes": {"rank": [1, "two"]}}]},
+            "LoRA rank 'two': expected a whole",
+        ),
+        (
             {"choices": [{"method": "lora", "sites": ["up"], "sizes": {"rank": [2, 1]}}]},
             "different values, lowest first",
         ),
