@@ -39,7 +39,7 @@ class Regime:
     def __post_init__(self) -> None:
         """Refuses what is no regime."""
         if self.precision not in (None, *PRECISIONS, FP16):
-            raise ConfigurationError(f"precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
+            raise ConfigurationError(f"precision {self.precision!r}: expected one of {', '.join((*PRECISIONS, FP16))}")
         if self.gpus < 1:
             raise ConfigurationError(f"gpus per worker {self.gpus}: expected a whole number ≥ 1")
 

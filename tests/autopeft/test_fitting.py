@@ -142,6 +142,12 @@ def test_settings_that_mean_nothing_are_refused(study, task, given, message):
         arranged(study, settings(**given), task)
 
 
+def test_a_regime_names_every_precision_that_it_takes():
+    assert Regime("fp16").precision == "fp16"
+    with pytest.raises(ConfigurationError, match="precision 'fp8': expected one of fp32, mixed, bf16, fp16"):
+        Regime("fp8")
+
+
 @pytest.mark.parametrize(
     ("pack", "memory", "size"),
     [(None, None, 1), ("off", None, 1), ("6", None, 6), ("auto", None, 1), ("auto", 80 * 2**30, 64), ("auto", 1, 1)],
