@@ -85,7 +85,8 @@ def front_text(
     if standing.head_only:
         value = standing.head_only.values[study.metric]
         lines.append(f"head only: {study.metric} {value:.4f} with no adapter at all")
-    lines.append(f"hypervolume: front {standing.hypervolume:.4f}, control {standing.control_hypervolume:.4f}")
+    chosen = ", by the runs that chose them" if again else ""
+    lines.append(f"hypervolume: front {standing.hypervolume:.4f}, control {standing.control_hypervolume:.4f}{chosen}")
     lines += [*left_out(study, standing), *proxy.lines(study, confirmed.ranks)]
     lines += ruling_lines(study, confirmed, to_come=to_come) if standing.front and standing.control else ()
     return "\n".join(line.rstrip() for line in lines)

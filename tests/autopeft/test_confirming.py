@@ -67,6 +67,7 @@ def test_what_chose_a_member_does_not_count_for_it(make_study, make_trial, searc
     text = front_text(study, now, found)
     assert "0.6200" in text
     assert "0.8000" not in text
+    assert ", by the runs that chose them\n" in text
     assert "verdict: " in text
 
 
