@@ -176,12 +176,14 @@ def test_kill_nine_between_two_checkpoints_changes_no_bit(make_plan, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline, second = time.monotonic() + 400, tmp_path / "killed" / "seed-4"
-    while not (second / "checkpoints" / "latest.json").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    try:
+        while not (second / "checkpoints" / "latest.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
     assert not (second / "metrics.json").exists()
     went_on = trained(plan)
     assert untimed(went_on) == untimed(straight)
