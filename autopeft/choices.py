@@ -11,7 +11,7 @@ from autopeft.picking import Candidate, Pick
 from autopeft.precision import Difference, Estimate
 from autopeft.score_sheet import text_contrast
 from autopeft.score_sheet.contrast import ContrastMap
-from autopeft.study import PARAMETERS, Study, Trial
+from autopeft.study import Study, Trial
 
 
 def pick_document(
@@ -98,11 +98,10 @@ def line_texts(line: Line) -> list[str]:
 
 
 def value_text(name: str, value: Estimate | None) -> str:
-    """A value for people, with its standard error: ``0.8733 ± 0.0136``, ``61,440``, ``–``."""
+    """A value for people, with its standard error: ``0.8733 ± 0.0136``, ``61,440``, ``412 MB``, ``–``."""
     if value is None:
         return "–"
-    form = _form(name)
-    return f"{value.mean:{form}}" + (f" ± {value.error:{form}}" if value.error else "")
+    return show(name, value.mean) + (f" ± {show(name, value.error)}" if value.error else "")
 
 
 def difference_text(name: str, found: Difference | None) -> str:
@@ -110,14 +109,7 @@ def difference_text(name: str, found: Difference | None) -> str:
     if found is None or found.mean == 0:
         return ""
     told = "" if found.error is None else ", tie" if found.is_tie else ", differs"
-    return f"{found.mean:+{_form(name)}}{told}"
-
-
-def _form(name: str) -> str:
-    """How the numbers of a value are written: counts whole, seconds of a trial with one decimal, the rest with four."""
-    if name in (PARAMETERS, "peak_memory") or name.endswith(("_bytes", "_flops", "_count")):
-        return ",.0f"
-    return ",.1f" if name in ("train_seconds", "evaluate_seconds") else ",.4f"
+    return f"{'+' if found.mean > 0 else '-'}{show(name, abs(found.mean))}{told}"
 
 
 def _values(study: Study, candidate: Candidate) -> str:

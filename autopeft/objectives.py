@@ -127,6 +127,13 @@ KINDS: Mapping[str, Kind] = {
 FORMERLY = {"peak_memory": "peak_memory_bytes"}
 """Keys that measured costs have in the values of older records."""
 
+_SHOWN = {
+    **{name: kind.show for name, kind in KINDS.items()},
+    **{key: KINDS[name].show for name, key in FORMERLY.items()},
+    "evaluate_seconds": _seconds,
+}
+"""How values are written: every cost, also under its older key, and a time that is recorded but never traded off."""
+
 ALIASES = {key: name for name, key in FORMERLY.items()} | {"parameters": PARAMETERS, "flops": "forward_flops"}
 
 LIMITS: Mapping[str, str] = {
@@ -251,8 +258,8 @@ def named_references(text: str | None) -> tuple[str, ...]:
 
 
 def show(name: str, value: float) -> str:
-    """A value of an objective for people; a metric has four digits."""
-    return KINDS[name].show(value) if name in KINDS else f"{value:.4f}"
+    """A value of a trial for people, with its unit; a metric has four digits."""
+    return _SHOWN[name](value) if name in _SHOWN else f"{value:.4f}"
 
 
 def describe(study: Study) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autopeft.measurement import SELECTION, TRUNCATION, as_trained, truncation_lines
-from autopeft.objectives import KINDS, show
+from autopeft.objectives import show
 from autopeft.report.cells import layer_bars, rank_sum
 from autopeft.report.trials import state_text
 from autopeft.study import IMPORTANCE, ROUTING, Study, Trial
@@ -27,7 +27,7 @@ def trial_text(study: Study, trial: Trial, values: Mapping[str, float], details:
         f"layers         {layer_bars(configuration)}   Σ rank {rank_sum(configuration)}",
     ]
     width = max(14, *map(len, values)) if values else 14
-    lines += [f"{name:<{width}} {_figure(name, value)}" for name, value in values.items()]
+    lines += [f"{name:<{width}} {show(name, value)}" for name, value in values.items()]
     lines += _rung_lines(study, trial)
     lines += _schedule_lines(configuration, details)
     lines += _selection_lines(trial.configuration.training.selection, details)
@@ -94,12 +94,3 @@ def _routing_lines(record: Mapping[str, Any]) -> Iterator[str]:
                 f"  layer {layer:<4}   {load}   {row['active']:.2f} a token   entropy {row['entropy']:.3f}   "
                 f"distance {row['redundancy']:.3g}"
             )
-
-
-def _figure(name: str, value: float) -> str:
-    """A value with its unit, where it has one."""
-    if name in KINDS:
-        return show(name, value)
-    if name == "evaluate_seconds":
-        return show("train_seconds", value)
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.4f}"

@@ -100,6 +100,24 @@ def test_compare_says_what_is_told_apart_and_where_the_plans_differ(autopeft, re
     assert ", tie)" in autopeft("compare", "3", "2")[1]
 
 
+def test_compare_writes_values_as_show_does(autopeft, record, tiny_backbone):
+    plan = uniform(tiny_backbone, ("query",), Lora(3, 2.0), 1e-3)
+    with Store.open(record) as store:
+        store.enqueue("tiny-1", store.acquire_driver("tiny-1", "test"), [Proposal(plan, Origin.MODEL)])
+        order = store.lease("w", "tiny-1")
+        values = {"accuracy": 0.9, PARAMETERS: 96, "train_seconds": 1.5, "evaluate_seconds": 0.021}
+        costs = {"peak_memory": 412e6, "stored_bytes": 46_080, "forward_flops": 1.5e6}
+        store.report(order.trial_id, order.attempt, Measurement(0, values | costs))
+    out = autopeft("compare", "1", "5")[1]
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    shown = autopeft("show", "5")[1]
+    for name, text in (("evaluate_seconds", "21 ms"), ("peak_memory", "412 MB"), ("stored_bytes", "46.08 kB")):
+        assert text in rows[name]
+        assert text in shown
+    assert "1.5 MFLOP" in rows["forward_flops"]
+    assert "21 ms (-0.48 s, differs)" in rows["evaluate_seconds"]
+
+
 def test_compare_as_json_is_one_document(autopeft, record):
     data = json.loads(autopeft("compare", "0", "1", "2", "--json")[1])
     assert (data["schema"], data["trials"]) == ("autopeft.comparison/1", [0, 1, 2])
