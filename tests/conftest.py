@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -16,6 +17,9 @@ for name in [name for name in os.environ if name.startswith("AUTOPEFT_") and nam
     del os.environ[name]
 _cache = tempfile.TemporaryDirectory(prefix="autopeft-tests-")
 os.environ["AUTOPEFT_CACHE_DIR"] = _cache.name  # not the user's
+# the same examples on every machine, slow or not
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parent.parent
 
