@@ -31,8 +31,8 @@ def pick_document(
     }
 
 
-def pick_text(study: Study, found: Sequence[Candidate], chosen: Pick, target: str) -> str:
-    """The pick, why, its ties, and what to do next, such as to export it to ``target``."""
+def pick_text(study: Study, found: Sequence[Candidate], chosen: Pick) -> str:
+    """The pick, why, and its ties."""
     by_number = {candidate.number: candidate for candidate in found}
     lines = [f"trial {chosen.number}: {_values(study, by_number[chosen.number])}", f"  {chosen.rule}: {chosen.why}"]
     if chosen.ties:
@@ -42,8 +42,6 @@ def pick_text(study: Study, found: Sequence[Candidate], chosen: Pick, target: st
         lines.append("  no standard error is known (no marks of single rows, no repeats): ties cannot be told")
     else:
         lines.append(f"  no tie: every other member's {study.metric} is told apart from its (95 %)")
-    shown = f"autopeft show {chosen.number} --layers --study {study.name}"
-    lines.append(f"next: {shown} | autopeft export {chosen.number} --to {target} -o runs/{chosen.number}")
     return "\n".join(lines)
 
 

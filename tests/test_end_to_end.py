@@ -106,7 +106,8 @@ def test_search_front_show_export_train(person):
     code, out, err = person.types("search", "--space", "layerwise", "--trials", 6, *SHORT)
     assert code == 0, err
     assert "control (LoRA rank sweep)" in out
-    assert "next: autopeft show" in err
+    typed = err[err.index("next:") :].splitlines()[1:]
+    assert [line.split()[:2] for line in typed] == [["autopeft", name] for name in ("show", "export", "dashboard")]
     require_whole(person.trials(), 6)
 
     for row in person.trials():

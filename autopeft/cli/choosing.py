@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from autopeft.cli.console import Database, Json, StudyName, document
+from autopeft.cli.ending import database_flag, next_text
 from autopeft.errors import ConfigurationError
 
 
@@ -40,7 +41,8 @@ def pick(
         raise ConfigurationError(f"rule {rule!r}: expected one of {', '.join(Rule)}")
     if to is not None and to not in EVERY:
         raise ConfigurationError(f"export target {to!r}: expected one of {', '.join(EVERY)}")
-    with Overlook.open(database_url(db)) as reader:
+    url = database_url(db)
+    with Overlook.open(url) as reader:
         stored = reader.study(study)
         trials = reader.trials(stored.name)
         fitting = [one for one in trials if to is None or hold_of(stored, one.configuration, to).is_whole]
@@ -60,7 +62,10 @@ def pick(
         document(pick_document(stored, found, chosen, limit, to))
     else:
         plan = next(member.configuration for member in front if member.number == chosen.number)
-        print(pick_text(stored, found, chosen, to or everyday_target(plan, stored.backbone)))
+        flags = f" --study {stored.name}{database_flag(url)}"
+        use = f"export {chosen.number} --to {to or everyday_target(plan, stored.backbone)} -o runs/{chosen.number}"
+        print(pick_text(stored, found, chosen))
+        print(next_text(f"show {chosen.number} --layers{flags}", f"{use}{flags}"))
 
 
 def compare(

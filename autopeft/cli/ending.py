@@ -31,7 +31,7 @@ def finish(outcome: SearchOutcome, url: str, as_json: bool) -> None:
         document(front_document(study, standing, outcome.confirmed))
     else:
         print(front_text(study, standing, outcome.confirmed, to_come=will_come(study, outcome.trials)))
-    flag = "" if url == "sqlite:///autopeft.db" else f" --db {shown(url)}"
+    flag = database_flag(url)
     if outcome.ending is Ending.INTERRUPTED:
         note(f"interrupted; nothing is lost: autopeft resume {study.name}{flag}")
         raise typer.Exit(130)
@@ -41,13 +41,27 @@ def finish(outcome: SearchOutcome, url: str, as_json: bool) -> None:
         reason = "".join(f"; {said}" for said in reasons)
         raise BudgetError(f"{outcome.ending.value}, but the front is empty{reason} (autopeft status{flag} shows more)")
     best = standing.front[-1]
-    note(f"{outcome.ending.value}. next: autopeft show {best.number} --layers{flag}")
     trained = exportable(study, best, outcome.trials)
     if trained is None:
-        note(f"      autopeft train {best.number} -o runs/{best.number}{flag} | autopeft dashboard{flag}")
-        return
-    number, target = trained.number, everyday_target(best.configuration, study.backbone)
-    note(f"      autopeft export {number} --to {target} -o runs/{number}{flag} | autopeft dashboard{flag}")
+        use = f"train {best.number} -o runs/{best.number}"
+    else:
+        target = everyday_target(best.configuration, study.backbone)
+        use = f"export {trained.number} --to {target} -o runs/{trained.number}"
+    chosen = f" --study {study.name}{flag}"
+    note(outcome.ending.value)
+    note(next_text(f"show {best.number} --layers{chosen}", f"{use}{chosen}", f"dashboard{flag}"))
+
+
+def next_text(*commands: str) -> str:
+    """What to type next: a command of autopeft a line, to be copied as it stands."""
+    return "\n".join(["next:", *(f"  autopeft {command}" for command in commands)])
+
+
+def database_flag(url: str) -> str:
+    """What commands on the record at ``url`` need behind them: its ``--db``, or nothing for that of this folder."""
+    from autopeft.settings import DEFAULT_DATABASE
+
+    return "" if url == DEFAULT_DATABASE else f" --db {shown(url)}"
 
 
 def shown(url: str) -> str:

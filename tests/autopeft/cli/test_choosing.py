@@ -40,7 +40,17 @@ def test_pick_names_the_best_why_and_its_ties(autopeft, record):
     assert out.startswith("trial 3: accuracy 0.9000 ± 0.0")
     assert "trial 2: accuracy 0.8900" in out
     assert "trial 1" not in out
-    assert "autopeft export 3 --to peft" in out
+    assert out.endswith(
+        "next:\n  autopeft show 3 --layers --study tiny-1\n  autopeft export 3 --to peft -o runs/3 --study tiny-1\n"
+    )
+
+
+def test_what_to_type_next_names_the_record_that_was_asked(autopeft, record, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    typed = autopeft("pick", "--db", record)[1].partition("next:\n")[2].splitlines()
+    assert all(line.endswith(f" --study tiny-1 --db {record}") for line in typed)
+    assert autopeft(*typed[0].split()[1:])[0] == 0
 
 
 def test_pick_as_json_has_every_member_with_its_error(autopeft, record):
