@@ -33,7 +33,7 @@ from autopeft.launch import WorkerPlan, child_environment, plan_workers, worker_
 from autopeft.promise import Promise
 from autopeft.proxy import stands_in
 from autopeft.settings import CacheMode
-from autopeft.standing import standing
+from autopeft.standing import Standing, standing
 from autopeft.store.overlook import Overlook
 from autopeft.study import Study, Trial, TrialState
 from autopeft.tasks.task import absolute_source
@@ -164,7 +164,22 @@ def reproducing(chosen: Chosen, machine: Machine) -> tuple[Chosen, FinalSettings
     return chosen, settings, replace(machine, threads=machine.threads or execution.get("threads"))
 
 
-def finalized(
+@dataclass(frozen=True, slots=True)
+class FrontOrder:
+    """All members of a study's front and control, to be trained in full.
+
+    Attributes:
+        study: The study.
+        searched: Where its trials stand.
+        plan: Which stands in the folder; each member has a folder of its own in it.
+    """
+
+    study: Study
+    searched: Standing
+    plan: FinalPlan
+
+
+def front_order(
     reader: Overlook,
     name: str | None,
     folder: Path,
@@ -172,28 +187,42 @@ def finalized(
     machine: Machine,
     task: str | None = None,
     model: str | None = None,
-) -> FinalFront:
-    """The final front of a study: what of it is not done is trained first, each member in a folder of its own.
+) -> FrontOrder:
+    """What ``finalized`` is to train of a study, which stands in ``folder`` from now on.
 
     Raises:
         BudgetError: If the front is empty.
-        ConfigurationError: If ``folder`` holds something else, or its members were scored on different test rows.
+        ConfigurationError: If ``folder`` holds something else.
     """
     study = reader.study(name)
     trials = reader.trials(study.name)
     searched = standing(study, trials)
     if not searched.front:
         raise BudgetError(f"the front of {study.name} is empty: there is nothing to train; autopeft resume goes on")
-    members = [*searched.front, *searched.control]
+    members = _members(searched)
     chosen = {one.number: chosen_trial(reader, study.name, one.number) for one in members}
     trainings = [
         Training(one.configuration, chosen[one.number].provenance, folder / f"trial-{one.number}") for one in members
     ]
     plan = planned(found_here(study, task, model), trainings, settings, machine)
-    run(prepare_folder(plan, folder, resume=True, grows=True), folder)
+    return FrontOrder(study, searched, prepare_folder(plan, folder, resume=True, grows=True))
+
+
+def finalized(order: FrontOrder, folder: Path) -> FinalFront:
+    """The final front of a study: what of ``order`` is not done is trained first.
+
+    Raises:
+        ConfigurationError: If its members were scored on different test rows.
+    """
+    run(order.plan, folder)
+    members = _members(order.searched)
     found = {one.number: read_metrics(folder / f"trial-{one.number}") for one in members}
     _require_one_test(found, folder)
-    return final_front(study, searched, [_finished(one, found[one.number]) for one in members])
+    return final_front(order.study, order.searched, [_finished(one, found[one.number]) for one in members])
+
+
+def _members(searched: Standing) -> list[Trial]:
+    return [*searched.front, *searched.control]
 
 
 def _finished(trial: Trial, metrics: Mapping[str, Any]) -> Finished:

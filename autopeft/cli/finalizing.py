@@ -56,7 +56,7 @@ def finalize(
 ) -> None:
     """Train all front members in full and show the final front on the test split; the same command goes on."""
     from autopeft.final_front import final_document, final_lines
-    from autopeft.finishing import Machine, finalized
+    from autopeft.finishing import Machine, finalized, front_order
     from autopeft.html_report.final import final_page
     from autopeft.settings import database_url
     from autopeft.store.overlook import Overlook
@@ -67,8 +67,9 @@ def finalize(
     settings = replace(settings, lm_eval=harness_tasks(lm_eval), lm_eval_limit=lm_eval_limit)
     with Overlook.open(database_url(db)) as reader:
         folder = (output or Path("runs") / f"{reader.study(study or named).name}-final").absolute()
-        note(f"training front and control with {seeds} seed(s) each, into {folder}")
-        front = finalized(reader, study or named, folder, settings, Machine(processes, threads), task, model)
+        order = front_order(reader, study or named, folder, settings, Machine(processes, threads), task, model)
+    note(f"training front and control with {seeds} seed(s) each, into {folder}")
+    front = finalized(order, folder)
     found = final_document(front)
     write_page(folder / "final.html", final_page(front))
     (folder / "final.json").write_text(_text(found), encoding="utf-8")

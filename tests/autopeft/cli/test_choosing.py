@@ -171,6 +171,15 @@ def test_more_of_a_study_is_written_where_it_is_told(autopeft, record, tmp_path,
     assert asked == [str(tmp_path / "shared")]
 
 
+def test_finalize_says_nothing_of_training_where_there_is_nothing_to_train(autopeft, make_study, tmp_path):
+    with Store.open(f"sqlite:///{tmp_path}/empty.db", create=True) as store:
+        store.create_study(make_study())
+    code, out, err = autopeft("finalize", "-d", tmp_path / "empty.db")
+    assert (code, out) == (5, "")
+    assert err.startswith("error: the front of tiny-1 is empty: ")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_tracker_that_is_missing_is_said_before_anything_is_written(autopeft, record, tmp_path, monkeypatch):
     monkeypatch.setattr("autopeft.trackers.find_spec", lambda _name: None)
     code, out, err = autopeft("train", 1, "-d", record, "--tracker", "wandb", "-o", tmp_path / "run")
