@@ -102,6 +102,8 @@ def train(
     here = found_here(chosen.study, task, model)
     training = Training(chosen.configuration, chosen.provenance, folder)
     plan = prepare_folder(planned(here, [training], settings, machine), folder, resume=resume)
+    if "values" not in chosen.provenance:
+        note(f"{chosen.name}: the search has no full run of this trial on this model; its configuration is trained")
     note(f"training {chosen.name} with {len(settings.seeds)} seed(s) from {settings.seeds[0]}, into {folder}")
     run(plan, folder)
     metrics = read_metrics(folder)

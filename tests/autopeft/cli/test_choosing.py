@@ -171,6 +171,21 @@ def test_more_of_a_study_is_written_where_it_is_told(autopeft, record, tmp_path,
     assert asked == [str(tmp_path / "shared")]
 
 
+def test_a_trial_that_was_never_measured_is_trained_and_that_is_said(
+    autopeft, record, tiny_backbone, tmp_path, monkeypatch
+):
+    def far_enough(*_arguments):
+        raise NotFoundError("far enough")
+
+    monkeypatch.setattr("autopeft.finishing.run", far_enough)
+    plan = uniform(tiny_backbone, ("query",), Lora(3, 2.0), 1e-3)
+    with Store.open(record) as store:
+        store.enqueue("tiny-1", store.acquire_driver("tiny-1", "test"), [Proposal(plan, Origin.MODEL)])
+    said = "has no full run of this trial"
+    assert said in autopeft("train", 5, "-d", record, "-o", tmp_path / "five")[2]
+    assert said not in autopeft("train", 3, "-d", record, "-o", tmp_path / "three")[2]
+
+
 def test_finalize_says_nothing_of_training_where_there_is_nothing_to_train(autopeft, make_study, tmp_path):
     with Store.open(f"sqlite:///{tmp_path}/empty.db", create=True) as store:
         store.create_study(make_study())
