@@ -91,7 +91,7 @@ class DivergedError(EvaluationError):
 
 
 class ExportError(AutopeftError):
-    """An export could not be written or did not pass its own verification."""
+    """A trial cannot be exported, or an export did not pass its own verification."""
 
     exit_code = 6
 

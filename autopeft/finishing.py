@@ -257,7 +257,7 @@ def prepare_folder(plan: FinalPlan, folder: Path, *, resume: bool, grows: bool =
         grows: Whether other configurations may have come to it since.
 
     Raises:
-        ConfigurationError: If the folder is in use, or holds another training.
+        ConfigurationError: If the folder is in use, holds another training, or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(one.name != PLAN_FILE for one in folder.iterdir())):
         file = folder / PLAN_FILE
@@ -269,10 +269,13 @@ def prepare_folder(plan: FinalPlan, folder: Path, *, resume: bool, grows: bool =
             raise ConfigurationError(f"output {folder}: holds {state} training; add --resume, or name another with -o")
         _require_same(plan, earlier, folder, grows=grows)
         plan = replace(plan, threads=earlier.threads)
-    folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{PLAN_FILE}.part"
-    draft.write_text(json.dumps(plan.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(folder / PLAN_FILE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(plan.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.replace(folder / PLAN_FILE)
+    except OSError as error:
+        raise ConfigurationError(f"output {folder}: cannot be written: {error.strerror or error}") from error
     return plan
 
 

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from autopeft.errors import ConfigurationError, ExportError
+from autopeft.errors import ConfigurationError
 from autopeft.export.folder import MARKER
 
 SUFFIX = ".zip"
@@ -28,8 +28,7 @@ def publish_archive(build: Callable[[Path], None], output: Path, overwrite: bool
         overwrite: Replace an earlier archive.
 
     Raises:
-        ConfigurationError: If ``output`` is in use.
-        ExportError: If it cannot be written.
+        ConfigurationError: If ``output`` is in use or cannot be written.
     """
     output = output.absolute()
     _require_free(output, overwrite)
@@ -46,7 +45,7 @@ def publish_archive(build: Callable[[Path], None], output: Path, overwrite: bool
                 os.fsync(stream.fileno())
             draft.replace(output)
     except OSError as error:
-        raise ExportError(f"output {output}: cannot be written: {error.strerror or error}") from error
+        raise ConfigurationError(f"output {output}: cannot be written: {error.strerror or error}") from error
     return output
 
 

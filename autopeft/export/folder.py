@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from autopeft.errors import ConfigurationError, ExportError
+from autopeft.errors import ConfigurationError
 
 MARKER = "verify.json"
 """The file that every finished export holds, written last."""
@@ -23,8 +23,7 @@ def publish(build: Callable[[Path], None], output: Path, overwrite: bool) -> Pat
         overwrite: Replace an earlier export.
 
     Raises:
-        ConfigurationError: If ``output`` is in use.
-        ExportError: If it cannot be written.
+        ConfigurationError: If ``output`` is in use or cannot be written.
     """
     output = output.absolute()
     _require_free(output, overwrite)
@@ -32,7 +31,7 @@ def publish(build: Callable[[Path], None], output: Path, overwrite: bool) -> Pat
         output.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
     except OSError as error:
-        raise ExportError(f"output {output}: cannot be written: {error.strerror or error}") from error
+        raise ConfigurationError(f"output {output}: cannot be written: {error.strerror or error}") from error
     try:
         build(draft)
         draft.chmod(0o755)
@@ -40,7 +39,7 @@ def publish(build: Callable[[Path], None], output: Path, overwrite: bool) -> Pat
         _require_free(output, overwrite)
         _swap(draft, output)
     except OSError as error:
-        raise ExportError(f"output {output}: cannot be written: {error.strerror or error}") from error
+        raise ConfigurationError(f"output {output}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return output

@@ -24,7 +24,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import FunctionElement
 
-from autopeft.errors import NotFoundError, StoreError
+from autopeft.errors import ConfigurationError, NotFoundError, StoreError
 from autopeft.store.disks import require_local
 
 EXPECTED = "expected sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
@@ -66,14 +66,15 @@ class Database:
         read_only: Refuse every write in the database itself.
 
     Raises:
-        StoreError: If the address is of no known kind or that of a folder, or its driver is not installed.
-        ConfigurationError: If it is SQLite on a network file system, and to be written.
+        StoreError: If the driver is not installed.
+        ConfigurationError: If the address is of no known kind or that of a folder, or it is SQLite on a network file
+            system, and to be written.
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         self.url = parse_url(url)
         if self.path and self.path.is_dir():
-            raise StoreError(f"database {self.path}: is a folder: name a file in it with --db")
+            raise ConfigurationError(f"database {self.path}: is a folder: name a file in it with --db")
         if self.path and not read_only:
             require_local(self.path)
         self._engine = _engine(self.url, read_only)
@@ -167,20 +168,20 @@ def parse_url(url: str) -> URL:
     """The address, checked and with its driver named.
 
     Raises:
-        StoreError: If it is no address of SQLite or PostgreSQL; the message leaves passwords out.
+        ConfigurationError: If it is no address of SQLite or PostgreSQL; the message leaves passwords out.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         shown = "" if "@" in url else f" {url!r}"
-        raise StoreError(f"database address{shown} cannot be read: {EXPECTED}") from None
+        raise ConfigurationError(f"database address{shown} cannot be read: {EXPECTED}") from None
     backend = parsed.get_backend_name() if parsed.drivername.isascii() else ""
     if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise StoreError(f"database address of kind {parsed.drivername!r}: {EXPECTED}")
+        raise ConfigurationError(f"database address of kind {parsed.drivername!r}: {EXPECTED}")
     if parsed.database in (None, "", ":memory:"):
-        raise StoreError("an in-memory SQLite database cannot be shared with workers: give sqlite:///FILE")
+        raise ConfigurationError("an in-memory SQLite database cannot be shared with workers: give sqlite:///FILE")
     return parsed
 
 

@@ -243,6 +243,10 @@ def test_reading_commands_do_not_write(autopeft, record, tmp_path):
         (["worker", "--pack", "0", "--db", "{record}"], 2, "--pack"),
         (["worker", "--cache", "big", "--db", "{record}"], 2, "expected one of off, fp32, fp16, auto"),
         (["search", "--db", "sqlite:x"], 2, "sqlite:///FILE"),
+        (["front", "--db", "mysql://host/db"], 2, "of kind 'mysql'"),
+        (["front", "--db", "sqlite://"], 2, "sqlite:///FILE"),
+        (["front", "--db", "."], 2, "is a folder"),
+        (["train", "2", "-o", "record.db/run", "--db", "{record}"], 2, "record.db/run: cannot be written: "),
         (["space", "show", "nowhere.yaml"], 2, "nowhere.yaml"),
     ],
 )

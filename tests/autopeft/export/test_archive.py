@@ -7,7 +7,7 @@ import pytest
 
 from autopeft.errors import ConfigurationError, ExportError
 from autopeft.export.archive import names_in, publish_archive, zip_bytes
-from autopeft.export.folder import MARKER
+from autopeft.export.folder import MARKER, publish
 
 
 def build(folder):
@@ -46,6 +46,14 @@ def test_an_earlier_export_is_replaced_only_when_asked(tmp_path):
     with pytest.raises(ConfigurationError, match="--overwrite"):
         publish_archive(build, output, overwrite=False)
     publish_archive(build, output, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["out", "out.zip"])
+def test_a_place_that_cannot_be_written_is_bad_input(tmp_path, name):
+    (tmp_path / "file").write_text("no folder")
+    put = publish_archive if name.endswith(".zip") else publish
+    with pytest.raises(ConfigurationError, match=f"file/{name}: cannot be written: "):
+        put(lambda _folder: None, tmp_path / "file" / name, overwrite=False)
 
 
 def test_what_is_no_export_is_never_replaced(tmp_path):

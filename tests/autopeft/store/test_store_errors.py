@@ -7,7 +7,7 @@ import sys
 import pytest
 from sqlalchemy import event
 
-from autopeft.errors import NotFoundError, SchemaError, StoreError
+from autopeft.errors import ConfigurationError, NotFoundError, SchemaError, StoreError
 from autopeft.store import Reader, Store
 
 
@@ -34,10 +34,10 @@ def test_a_missing_folder_is_said(tmp_path):
 @pytest.mark.parametrize("create", [True, False])
 def test_a_folder_in_its_place_is_said(sqlite_url, sqlite_file, create):
     sqlite_file.mkdir()
-    with pytest.raises(StoreError, match="is a folder: name a file in it") as error:
+    with pytest.raises(ConfigurationError, match="is a folder: name a file in it") as error:
         Store.open(sqlite_url, create=create)
     _one_line(error)
-    with pytest.raises(StoreError, match="is a folder: name a file in it"):
+    with pytest.raises(ConfigurationError, match="is a folder: name a file in it"):
         Reader.open(sqlite_url)
 
 
@@ -96,7 +96,7 @@ def test_a_read_only_file_is_said(sqlite_url, sqlite_file, make_study):
     ],
 )
 def test_an_address_of_no_use_is_refused_without_its_password(url, reason):
-    with pytest.raises(StoreError, match=reason) as error:
+    with pytest.raises(ConfigurationError, match=reason) as error:
         Store.open(url, create=True)
     assert "secret" not in _one_line(error)
 
