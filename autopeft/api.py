@@ -18,7 +18,7 @@ from autopeft import control
 from autopeft.arranging import arranged
 from autopeft.budget import parse_budget, parse_share
 from autopeft.driver import Interrupt
-from autopeft.errors import ConfigurationError, StoreError
+from autopeft.errors import ConfigurationError, NotFoundError, StoreError
 from autopeft.fidelity import ladder_of
 from autopeft.launch import require_startable, visible_gpus
 from autopeft.matching import matched
@@ -79,7 +79,7 @@ def search(
     Raises:
         AutopeftError: If the settings, the model, the task or the budget are not valid, or workers cannot run.
     """
-    merged, _ = merge(settings)
+    merged, _ = merge(settings, given="argument")
     require_startable(merged.engine, merged.workers, merged.gpus_per_worker)
     url = database_url(db)
     with Store.open(url, create=True) as store:
@@ -109,7 +109,11 @@ def as_guided(study: Study, settings: SearchSettings, url: str) -> Study:
         return study
     if in_files(settings.prior):
         return replace(study, guides=resolve(settings.prior, None, study))
-    with Reader.open(url) as reader:
+    try:
+        reader = Reader.open(url)
+    except NotFoundError as error:
+        raise NotFoundError(f"prior {settings.prior}: no file of that name, and {error}") from error
+    with reader:
         return replace(study, guides=resolve(settings.prior, reader, study))
 
 

@@ -12,7 +12,7 @@ from autopeft.admission import why_study_alone
 from autopeft.errors import BackboneError, ConfigurationError
 from autopeft.fitting import USABLE, Asked, Fit, Head, choose, predicted
 from autopeft.launch import Gpus, describe_gpus
-from autopeft.objectives import parse_limit
+from autopeft.objectives import parse_bytes
 from autopeft.regime import PRECISIONS
 from autopeft.settings import SearchSettings
 from autopeft.study import Study
@@ -128,7 +128,7 @@ def _asked(settings: SearchSettings, gpus: Gpus | None) -> Asked:
 
 def _memory(settings: SearchSettings, gpus: Gpus | None) -> int | None:
     if settings.device_memory is not None:
-        return int(parse_limit("peak_memory", settings.device_memory))
+        return parse_bytes("device memory", settings.device_memory)
     return None if gpus is None else gpus.memory
 
 

@@ -307,9 +307,23 @@ def parse_limit(name: str, text: str) -> float:
         ConfigurationError: If it is no amount above 0 of that unit.
     """
     letter = {"bytes": "b", "seconds": "s", "seconds a row": "s"}.get(KINDS[name].unit, "f")
+    return _amount(f"limit on {name}", text, letter)
+
+
+def parse_bytes(what: str, text: str) -> int:
+    """The bytes that ``text`` writes: 16GB, 512MiB or a number; ``what`` is theirs, for the error.
+
+    Raises:
+        ConfigurationError: If it is no amount above 0.
+    """
+    return int(_amount(what, text, "b"))
+
+
+def _amount(what: str, text: str, letter: str) -> float:
+    """The amount that ``text`` writes in the unit that begins with ``letter``."""
     prefixes, example = _UNITS[letter]
     match = _AMOUNT.fullmatch(text)
     prefix, unit = ((match[2] or "").lower(), (match[3] or letter).lower()) if match else ("", "")
     if match is None or unit[0] != letter or prefix not in prefixes or not float(match[1]) > 0:
-        raise ConfigurationError(f"limit on {name} {text!r}: expected an amount above 0 such as {example}")
+        raise ConfigurationError(f"{what} {text!r}: expected an amount above 0 such as {example}")
     return float(match[1]) * prefixes[prefix]

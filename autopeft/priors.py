@@ -75,4 +75,7 @@ def _from_file(file: Path) -> Guide:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"prior {file}: cannot be read as JSON: {why_unread(error)}") from error
     scores = data["scores"] if isinstance(data, dict) and "scores" in data else data
-    return Guide(file.name, hashlib.sha256(content).hexdigest(), scores)
+    try:
+        return Guide(file.name, hashlib.sha256(content).hexdigest(), scores)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"prior {file}: {error}") from error

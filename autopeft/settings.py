@@ -190,6 +190,7 @@ def merge(
     pairs: list[str] | None = None,
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    given: str = "flag",
 ) -> tuple[SearchSettings, dict[str, str]]:
     """The settings, and for each key where its value came from.
 
@@ -198,6 +199,7 @@ def merge(
         pairs: ``key=value`` texts of ``-o``.
         file: YAML file of keys.
         environment: Process environment (``AUTOPEFT_SEED`` sets ``seed``).
+        given: What a flag is called where they were given: ``argument`` in Python.
 
     Raises:
         ConfigurationError: If a key is unknown or a value is of the wrong kind.
@@ -212,7 +214,7 @@ def merge(
         (f"file {file}", _from_file(file)),
         ("environment", from_environment),
         ("-o", _from_pairs(pairs or [])),
-        ("flag", {key: value for key, value in flags.items() if value is not None}),
+        (given, {key: value for key, value in flags.items() if value is not None}),
     ]
     for origin, layer in layers:
         for key, value in layer.items():

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from autopeft.errors import TaskError
-from autopeft.tasks.columns import first_known, missing_column, rows_named
+from autopeft.tasks.columns import differing_column, first_known, rows_named
 from autopeft.tasks.labels import Vocabulary
 from autopeft.tasks.tables import Table
 from autopeft.tasks.task import Split, TaskSpec
@@ -101,7 +101,7 @@ class ChatReading:
             TaskError: If the column is missing, or a row is no conversation that can be learned from; with rows.
         """
         if self.column not in table.columns:
-            raise missing_column(repr(self.column), table)
+            raise differing_column(self.column, table)
         chats, bad = [], {}
         for row, value in enumerate(table.columns[self.column]):
             try:

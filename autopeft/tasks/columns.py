@@ -84,7 +84,7 @@ def require_columns(columns: Columns, table: Table) -> None:
     """
     for name in (columns.text, columns.text_pair, columns.label):
         if name is not None and name not in table.columns:
-            raise missing_column(repr(name), table)
+            raise differing_column(name, table)
 
 
 def read_texts(table: Table, column: str, allow_empty: bool = False) -> tuple[str, ...]:
@@ -141,8 +141,13 @@ def _named(name: str, table: Table, taken: Collection[str] = ()) -> str | None:
 
 def missing_column(which: str, table: Table) -> TaskError:
     """The error that says what columns there are instead of ``which``."""
-    found = ", ".join(table.columns) or "none"
-    return TaskError(
-        f"{table.origin} has no column {which}; its columns are: {found}. "
-        f"Name them with --text-column, --text-pair-column and --label-column"
-    )
+    return TaskError(f"{_lacking(which, table)}. Name them with --text-column, --text-pair-column and --label-column")
+
+
+def differing_column(name: str, table: Table) -> TaskError:
+    """The error of a split that lacks the column ``name``, which the training rows are read from."""
+    return TaskError(f"{_lacking(repr(name), table)}. The training rows have it: name the column so here too")
+
+
+def _lacking(which: str, table: Table) -> str:
+    return f"{table.origin} has no column {which}; its columns are: {', '.join(table.columns) or 'none'}"

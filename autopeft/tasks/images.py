@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autopeft.errors import TaskError
-from autopeft.tasks.columns import first_known, missing_column, rows_named
+from autopeft.tasks.columns import differing_column, first_known, rows_named
 from autopeft.tasks.tables import IMAGE_SUFFIXES, Table
 
 IMAGES = ("image", "img", "picture", "photo", "image_path", "file_name")
@@ -34,7 +34,7 @@ def read_images(table: Table, column: str, folder: Path | None) -> tuple[tuple[s
         TaskError: If a row has no image, or a file is not there; with rows.
     """
     if column not in table.columns:
-        raise missing_column(repr(column), table)
+        raise differing_column(column, table)
     names, images, bad = [], [], []
     for row, value in enumerate(table.columns[column], 1):
         image = _image_of(value, folder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autopeft.tasks.columns import TEXTS, first_known, missing_column, read_texts
+from autopeft.tasks.columns import TEXTS, differing_column, first_known, missing_column, read_texts
 from autopeft.tasks.options import Options, find_options
 from autopeft.tasks.tables import Table
 from autopeft.tasks.task import Split, TaskSpec
@@ -127,7 +127,7 @@ class PromptReading:
         named = (self.columns.prompt, self.columns.context, self.columns.answer)
         for name in (*named, self.columns.options, self.columns.choice):
             if name is not None and name not in table.columns:
-                raise missing_column(repr(name), table)
+                raise differing_column(name, table)
         prompts = self._prompts(table)
         if self.options is None:
             answers = read_texts(table, self.columns.answer)

@@ -66,6 +66,11 @@ def test_an_estimate_counts_device_time_over_all_workers_and_the_confirmation(ma
     assert again["device_seconds"] == pytest.approx(basis["device_seconds"] + 2 * both)
 
 
+def test_a_setting_from_python_is_an_argument(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"setting trials \(argument\): expected a number above 0, got -1"):
+        search(db=str(tmp_path / "record.db"), trials=-1)
+
+
 def test_an_estimate_ends_where_time_does_and_has_a_price(make_study, measured_quickly):
     seconds, basis = estimate(make_study(trials=UNLIMITED, device_hours=0.5, hour_price=2.0), "2")
     assert (seconds, basis["device_seconds"], basis["price"]) == (900, 1800, 1.0)

@@ -75,8 +75,9 @@ def test_several_are_named_with_commas(study, probe, tmp_path):
 def test_a_file_that_is_no_prior_says_why(study, tmp_path, text, message):
     file = tmp_path / "hand.json"
     file.write_text(text)
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ConfigurationError, match=message) as error:
         resolve(str(file), Shelf(), study)
+    assert str(error.value).startswith(f"prior {file}: ")
 
 
 def test_a_missing_file_and_nothing_named_are_refused(study):

@@ -247,6 +247,8 @@ def test_reading_commands_do_not_write(autopeft, record, tmp_path):
         (["front", "--db", "sqlite://"], 2, "sqlite:///FILE"),
         (["front", "--db", "."], 2, "is a folder"),
         (["train", "2", "-o", "record.db/run", "--db", "{record}"], 2, "record.db/run: cannot be written: "),
+        (["search", "--dry-run", "--device-memory", "x"], 2, "error: device memory 'x': expected an amount above 0"),
+        (["search", "--dry-run", "--prior", "probe-1", "--db", "none.db"], 3, "prior probe-1: no file of that name"),
         (["space", "show", "nowhere.yaml"], 2, "nowhere.yaml"),
     ],
 )

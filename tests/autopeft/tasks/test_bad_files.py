@@ -97,7 +97,9 @@ def test_one_column_for_two_roles_is_refused(tmp_path, write, rows):
 def test_a_validation_file_without_the_columns_is_said(tmp_path, write, rows):
     write(tmp_path / "train.csv", rows)
     write(tmp_path / "dev.csv", [{"sentence": "a", "label": "yes"}])
-    refused(tmp_path, r"dev\.csv has no column 'text'; its columns are: sentence, label")
+    refused(
+        tmp_path, r"dev\.csv has no column 'text'; its columns are: sentence, label\. The training rows have it: name"
+    )
 
 
 @pytest.mark.parametrize(
