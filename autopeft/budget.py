@@ -44,7 +44,8 @@ def parse_budget(text: str, backbone_parameters: int) -> Budget:
         backbone_parameters: Size of the headless backbone.
 
     Raises:
-        BudgetError: If it cannot be read, or is not between one parameter and the whole backbone.
+        BudgetError: If it cannot be read, is a count that is not whole, or is not between one parameter and the whole
+            backbone.
     """
     match = _FORM.fullmatch(text)
     if match is None:
@@ -56,6 +57,8 @@ def parse_budget(text: str, backbone_parameters: int) -> Budget:
         count = number * _SCALE[unit]
     else:
         is_fraction = number < 1 or (number == 1 and "." in match[1])
+        if not is_fraction and not number.is_integer():
+            raise BudgetSyntaxError(f"budget {text!r} is no whole number of parameters: expected 2500 or 2.5k, or 2.5%")
         count = number * backbone_parameters if is_fraction else number
     parameters = int(count + 1e-6)
     if not 1 <= parameters <= backbone_parameters:

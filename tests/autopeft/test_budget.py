@@ -51,6 +51,12 @@ def test_a_share_is_a_percentage_or_a_fraction(text, share):
     assert parse_share(text, "data fraction") == pytest.approx(share)
 
 
+@pytest.mark.parametrize("text", ["2.5", "1.5", "1536.25"])
+def test_a_count_is_whole(text):
+    with pytest.raises(BudgetSyntaxError, match="is no whole number of parameters"):
+        parse_budget(text, MINILM)
+
+
 @pytest.mark.parametrize("text", ["0", "0%", "101%", "2", "10k", "many", "-1", ""])
 def test_what_is_no_share_says_what_one_is(text):
     with pytest.raises(BudgetError, match=r"data fraction .*such as 10% or 0.1"):
