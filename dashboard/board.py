@@ -153,7 +153,7 @@ class Board:
         columns: dict[str, list[object]] = {
             "trial": [glance.number for glance, _ in placed],
             "kind": [self.kind(glance) for glance, _ in placed],
-            "label": [short_label(glance.label) for glance, _ in placed],
+            "label": list[object](short_labels([glance.label for glance, _ in placed])),
             "digest": [glance.digest for glance, _ in placed],
         }
         for position, objective in enumerate(self.study.objectives):
@@ -189,6 +189,14 @@ def short_label(label: str | None) -> str:
     """The label of a control or reference, as short as a chart needs it: ``r=4 q+v``, ``prefix 8``, ``r=1 all``."""
     text = (label or "").removeprefix("LoRA ")
     return text.replace("query+value", "q+v").replace("all linear", "all")
+
+
+def short_labels(labels: Sequence[str | None]) -> list[str]:
+    """The same for all that one chart names: the learning rate that most of them share goes without saying."""
+    short = [short_label(label) for label in labels]
+    rates = Counter(label[label.index(" at ") :] for label in short if " at " in label)
+    usual, count = rates.most_common(1)[0] if rates else ("", 0)
+    return [label.removesuffix(usual) for label in short] if count > 1 else short
 
 
 def is_better_low(objective: Objective) -> bool:

@@ -12,7 +12,7 @@ from autopeft import pareto
 from autopeft.picking import Candidate
 from autopeft.precision import possible
 from autopeft.study import PARAMETERS
-from dashboard.board import KINDS, Board, is_better_low, said, short_label, shown_value
+from dashboard.board import KINDS, Board, is_better_low, said, shown_value
 from dashboard.figures.labels import LEVEL, placed
 from dashboard.figures.thinning import thinned
 from dashboard.figures.vega import (
@@ -316,4 +316,4 @@ def _labels(theme: Theme, x: Spec, y: Spec) -> list[Spec]:
     ]
 
 
-__all__ = ["SELECTION", "View", "describe", "front_chart", "short_label", "shown_points"]
+__all__ = ["SELECTION", "View", "describe", "front_chart", "shown_points"]

@@ -13,6 +13,7 @@ from autopeft.picking import Candidate
 from autopeft.precision import Noise, estimate
 from autopeft.study import PARAMETERS, Direction, Objective
 from dashboard import picks, queries
+from dashboard.board import short_labels
 from dashboard.figures import health, progress, vega
 from dashboard.figures.front import SELECTION, View, describe, front_chart, shown_points
 from dashboard.figures.labels import placed
@@ -147,6 +148,12 @@ def test_a_label_stays_off_the_name_of_a_level():
 def test_the_control_stands_as_labelled_diamonds(board):
     labels = front_chart(board, VIEW, {})["datasets"]["labels of the control"]["label"]
     assert set(labels) == {"r=1 q+v", "r=2 q+v", "r=4 q+v", "r=8 q+v", "r=1 all", "r=2 all"}
+
+
+def test_the_rate_that_most_of_the_control_share_goes_without_saying():
+    labels = ["LoRA r=4 query+value at 0.001", "LoRA r=4 query+value at 0.003", "LoRA r=1 all linear at 0.003", None]
+    assert short_labels(labels) == ["r=4 q+v at 0.001", "r=4 q+v", "r=1 all", ""]
+    assert short_labels(["LoRA r=4 query+value at 0.001", "LoRA r=1 query+value at 0.01"])[0] == "r=4 q+v at 0.001"
 
 
 def test_references_stand_beside_the_front_and_full_fine_tuning_as_a_line(make_record, address, compare):
