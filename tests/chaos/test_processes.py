@@ -97,7 +97,7 @@ def test_17_poison_is_quarantined_and_the_queue_drains(record, fleet, tools, wai
     trials = store.trials("aspects")
     assert [trial.number for trial in trials if trial.state is TrialState.QUARANTINED] == [3]
     assert sum(trial.state is TrialState.COMPLETE for trial in trials) == 11
-    assert 3 <= trials[3].attempt <= 10
+    assert 3 <= trials[3].attempt <= 17  # a lone worker may lose it so often before anybody ends anything else
     assert "killed by SIGKILL" in trials[3].error
 
 
