@@ -133,7 +133,7 @@ def test_the_memory_of_a_gpu_is_asked_for_and_can_be_told(study, task, monkeypat
         ({"precision": "fp8"}, "precision 'fp8': expected one of fp32, mixed, bf16, auto"),
         ({"gradient_checkpointing": "yes"}, "gradient checkpointing 'yes': expected one of on, off, auto"),
         ({"kernels": "flash"}, "kernels 'flash': expected liger"),
-        ({"device_memory": "much"}, "limit on peak_memory 'much': expected an amount above 0 such as 16GB"),
+        ({"device_memory": "much"}, "device memory 'much': expected an amount above 0 such as 16GB"),
         ({"precision": "mixed", "load_in": "4bit"}, "precision mixed with load_in 4bit"),
     ],
 )

@@ -138,7 +138,7 @@ def test_a_build_that_fails_leaves_the_earlier_export_as_it_was(tmp_path):
         (folder / "half").touch()
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(ExportError, match="No space left"):
+    with pytest.raises(ConfigurationError, match="No space left"):
         publish(fail, output, overwrite=True)
     assert sorted(path.name for path in output.iterdir()) == ["new", "verify.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
