@@ -39,7 +39,7 @@ def believe(history: History) -> Belief[Point]:
     reached, origins = _reached(history)
     belief = Belief(
         Ground(history),
-        GaussianProcess.fit(_samples(history, heights, shorter)),
+        GaussianProcess.fit(_samples(history, heights, shorter, Ground(history).decisive)),
         tuple(_process(history, aims.axes[name].minimised(history.measured(name))) for name in aims.learned),
         tuple(limit for name in aims.limits if (limit := _limit(history, name)) is not None),
         reached,
@@ -53,7 +53,7 @@ def _process(history: History, values: Array) -> GaussianProcess:
     if not np.isfinite(values).any():
         # nothing is measured yet: somewhere on the axis
         values = np.where(np.arange(len(values)) == 0, 0.5, np.nan)
-    return GaussianProcess.fit(_samples(history, values, ()))
+    return GaussianProcess.fit(_samples(history, values))
 
 
 def _limit(history: History, name: str) -> tuple[GaussianProcess, float] | None:
@@ -66,7 +66,9 @@ def _limit(history: History, name: str) -> tuple[GaussianProcess, float] | None:
     return _process(history, values), limit
 
 
-def _samples(history: History, values: Array, shorter: Sequence[tuple[Point, float, float]]) -> Samples:
+def _samples(
+    history: History, values: Array, shorter: Sequence[tuple[Point, float, float]] = (), decisive: int = 0
+) -> Samples:
     """One row a point and share of the training; the share is a feature only where there are several."""
     groups: dict[tuple[Point, float], list[float]] = {}
     for point, value in zip(history.points, values.tolist(), strict=True):
@@ -74,8 +76,7 @@ def _samples(history: History, values: Array, shorter: Sequence[tuple[Point, flo
             groups.setdefault((point, 1.0), []).append(value)
     for point, share, value in shorter:
         groups.setdefault((point, share), []).append(value)
-    ground = Ground(history)
-    features, decisive = ground.features([point for point, _ in groups]), ground.decisive
+    features = Ground(history).features([point for point, _ in groups])
     if shorter:
         decisive += 1
         shares = np.array([share for _, share in groups])

@@ -21,7 +21,7 @@ class Terrain(Protocol[P]):
 
     @property
     def decisive(self) -> int:
-        """How many of the features, the last ones, move every quality whatever the others are: a learning rate."""
+        """How many of the features, the last ones, move the first objective whatever the others are."""
         ...
 
     def features(self, points: Sequence[P]) -> Array:
