@@ -36,6 +36,25 @@ def closed_form():
     return make_proposer("closed-form", 0, 0)
 
 
+def test_the_learning_rate_is_decisive_for_the_quality_and_for_nothing_else(question):
+    plans = question.sample(9)
+    observations = with_values(question, plans, inference_seconds=rank_sum, train_seconds=rank_sum)
+    rungs = tuple(LowerRung(seen, 0.25) for seen in question.observe(question.sample(3, seed=1)))
+    plain = question.belief(
+        observations,
+        objectives=(QUALITY, COST, SECONDS),
+        axes={SECONDS.name: SECONDS_AXIS},
+        limits={"train_seconds": 40.0},
+    )
+    assert plain.height.samples.decisive == 1
+    rates = [question.space.learning_rate.feature(rate(plan)) for plan in plans]
+    assert plain.height.samples.features[:, -1] == pytest.approx(rates)
+    assert [process.samples.decisive for process in plain.learned] == [0]
+    assert [process.samples.decisive for process, _ in plain.limits] == [0]
+    rungs_too = question.belief(observations, lower_rungs=rungs)
+    assert rungs_too.height.samples.decisive == 2  # and the share of the training
+
+
 @pytest.mark.parametrize("name", ["closed-form", "random", "sobol", "evolution"])
 @pytest.mark.parametrize("observed", [0, 8])
 def test_an_exact_limit_is_never_broken(question, name, observed):

@@ -11,6 +11,7 @@ optuna = pytest.importorskip("optuna")
 from autopeft.errors import ConfigurationError  # noqa: E402
 from autopeft.optimizer.optuna_sampler import AutoPeftSampler  # noqa: E402
 from autopeft.optimizer.optuna_space import OptunaTerrain  # noqa: E402
+from autopeft.pareto import Axis  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 DISTRIBUTIONS = {
@@ -188,6 +189,14 @@ def test_wrong_numbers_of_objectives_are_refused():
 def test_a_reference_point_that_is_not_finite_is_refused_at_once(value):
     with pytest.raises(ConfigurationError, match="expected a finite number for every objective"):
         AutoPeftSampler(reference_point=(0.5, value))
+
+
+def test_the_surrogate_sees_the_exact_objectives():
+    terrain = OptunaTerrain(DISTRIBUTIONS, [(cost, Axis(1.0, 1e4, True))])
+    places = terrain.scattered(5, np.random.default_rng(0))
+    features = terrain.features(places)
+    assert features[:, :1] == pytest.approx(terrain.known(places))
+    assert features.shape[1] == 1 + OptunaTerrain(DISTRIBUTIONS).features(places).shape[1]
 
 
 def test_places_and_parameters_are_inverse():

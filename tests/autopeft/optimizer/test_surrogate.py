@@ -227,3 +227,25 @@ def test_many_rows_are_fitted_on_some_and_conditioned_on_all():
     assert len(process.samples.values) == 400
     mean, _ = process.posterior(features)
     assert np.sqrt(np.mean((mean - values) ** 2)) < 0.08
+
+
+def test_where_nothing_was_seen_nothing_better_than_the_usual_is_expected():
+    generator = np.random.default_rng(0)
+    spread_out, close = generator.random((3, 16)), generator.random(16) + 0.05 * generator.random((17, 16))
+    values = np.append([1.0, 1.1, 0.9], 0.02 * generator.random(17))
+    process = GaussianProcess.fit(Samples.single(np.vstack([spread_out, close]), values))
+    mean, _ = process.posterior(np.full((1, 16), 1e3))
+    assert abs(mean[0] - values.mean()) < 0.5 * values.std()
+
+
+def test_a_decisive_feature_is_not_taken_for_irrelevant():
+    generator = np.random.default_rng(0)
+    features = generator.random((12, 20))
+    features[:, -1] = np.where(np.arange(12) % 2 == 0, 0.02, 0.98)  # both ends alone were seen
+    values = features[:, 0]
+    middle = np.full((1, 20), 0.5)
+    doubts = {
+        count: GaussianProcess.fit(Samples.single(features, values, decisive=count)).posterior(middle)[1][0]
+        for count in (0, 1)
+    }
+    assert doubts[1] > 1.3 * doubts[0]
