@@ -1,7 +1,7 @@
 """Leave-one-out check of the surrogate: every plan predicted from all others, in closed form, beside what was observed.
 
-The process is the proposer's own (``autopeft.optimizer.surrogate``) on the same coordinates, fitted once to everything;
-refitting its hyperparameters without each plan in turn is not done.
+The process is the proposer's own (``autopeft.optimizer.surrogate``) on the cost and the coordinates of the space,
+fitted once to everything; refitting its hyperparameters without each plan in turn is not done.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from autopeft.errors import ConfigurationError
 from autopeft.optimizer.surrogate import GaussianProcess, Samples
+from autopeft.pareto import Axis
 from search_spaces.configuration import Configuration
 from search_spaces.space import SearchSpace
 
@@ -88,27 +89,32 @@ class Check:
 
 
 def leave_one_out(
-    space: SearchSpace, plans: Mapping[int, Configuration], values: Mapping[int, Sequence[float]]
+    space: SearchSpace, cost: Axis, plans: Mapping[int, Configuration], values: Mapping[int, Sequence[float]]
 ) -> Check | None:
     """The check on ``plans``; None if fewer than ``FEWEST`` of them are in the space.
 
     Args:
         space: Whose coordinates the surrogate sees.
+        cost: The axis of the trained parameters, which it sees too.
         plans: By number of their first trial; those outside the space (of the control) are left out.
         values: What their repeats measured, by the same numbers.
     """
-    placed = {number: features for number, plan in plans.items() if (features := _features(space, plan)) is not None}
+    placed = {
+        number: features for number, plan in plans.items() if (features := _features(space, cost, plan)) is not None
+    }
     numbers = tuple(sorted(placed)[-MOST:])
     if len(numbers) < FEWEST:
         return None
     features, repeats = np.array([placed[number] for number in numbers]), [values[number] for number in numbers]
-    process = GaussianProcess.fit(Samples.grouped(features, repeats, decisive=1))  # the learning rate, which comes last
+    # the learning rate, which comes last, is decisive; along the cost, which comes first, values move apart
+    process = GaussianProcess.fit(Samples.grouped(features, repeats, decisive=1, growing=True))
     predicted, deviations = process.leave_one_out()
     return Check(numbers, process.samples.values, predicted, deviations, process.noise_deviation)
 
 
-def _features(space: SearchSpace, plan: Configuration) -> Array | None:
+def _features(space: SearchSpace, cost: Axis, plan: Configuration) -> Array | None:
     try:
-        return space.features(plan)
+        features = space.features(plan)
     except ConfigurationError:
         return None
+    return np.concatenate([cost.minimised([space.cost(plan)]), features])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def believe(history: History) -> Belief[Point]:
     reached, origins = _reached(history)
     belief = Belief(
         Ground(history),
-        GaussianProcess.fit(_samples(history, heights, shorter, Ground(history).decisive)),
+        GaussianProcess.fit(_of_quality(history, heights, shorter)),
         tuple(_process(history, aims.axes[name].minimised(history.measured(name))) for name in aims.learned),
         tuple(limit for name in aims.limits if (limit := _limit(history, name)) is not None),
         reached,
@@ -66,9 +67,14 @@ def _limit(history: History, name: str) -> tuple[GaussianProcess, float] | None:
     return _process(history, values), limit
 
 
-def _samples(
-    history: History, values: Array, shorter: Sequence[tuple[Point, float, float]] = (), decisive: int = 0
-) -> Samples:
+def _of_quality(history: History, heights: Array, shorter: Sequence[tuple[Point, float, float]]) -> Samples:
+    """The samples of the quality, with what is known of it beforehand."""
+    ground = Ground(history)
+    samples = _samples(history, heights, shorter)
+    return replace(samples, decisive=ground.decisive + bool(shorter), growing=ground.growing)
+
+
+def _samples(history: History, values: Array, shorter: Sequence[tuple[Point, float, float]] = ()) -> Samples:
     """One row a point and share of the training; the share is a feature only where there are several."""
     groups: dict[tuple[Point, float], list[float]] = {}
     for point, value in zip(history.points, values.tolist(), strict=True):
@@ -78,10 +84,9 @@ def _samples(
         groups.setdefault((point, share), []).append(value)
     features = Ground(history).features([point for point, _ in groups])
     if shorter:
-        decisive += 1
         shares = np.array([share for _, share in groups])
         features = np.column_stack([features, 1 - np.log(shares) / math.log(SHORTEST_SHARE)])
-    return Samples.grouped(features, list(groups.values()), decisive)
+    return Samples.grouped(features, list(groups.values()))
 
 
 def _reached(history: History) -> tuple[Reached, tuple[Point, ...]]:

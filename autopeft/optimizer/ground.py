@@ -26,6 +26,11 @@ class Ground:
         """The learning rate."""
         return 1
 
+    @property
+    def growing(self) -> bool:
+        """Along the first exact objective, or the trained parameters."""
+        return True
+
     def features(self, points: Sequence[Point]) -> Array:
         """The exact objectives, since quality follows the logarithm of the cost, then the space's features.
 

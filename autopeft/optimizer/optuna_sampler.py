@@ -158,7 +158,7 @@ class AutoPeftSampler(BaseSampler):  # type: ignore[misc]
         stacked = np.column_stack([terrain.known(inside), *(column[rows] for column in columns[1:])])
         return Belief(
             terrain,
-            _process(terrain, places, 1 - columns[0]),
+            _process(terrain, places, 1 - columns[0], terrain.growing),
             tuple(_process(terrain, places, column) for column in columns[1:]),
             tuple((_limit(terrain, places, done, name), 0.0) for name in names),
             Reached(1 - columns[0][rows], stacked, ceiling=math.inf, floor=-math.inf),
@@ -207,12 +207,12 @@ def _first(
     return next(iter([*fresh, *feasible, *candidates]))
 
 
-def _process(terrain: OptunaTerrain, places: Sequence[Place], values: Array) -> GaussianProcess:
+def _process(terrain: OptunaTerrain, places: Sequence[Place], values: Array, growing: bool = False) -> GaussianProcess:
     groups: dict[Place, list[float]] = {}
     for place, value in zip(places, values.tolist(), strict=True):
         groups.setdefault(place, []).append(value)
     features = terrain.features(list(groups))
-    return GaussianProcess.fit(Samples.grouped(features, list(groups.values()), terrain.decisive))
+    return GaussianProcess.fit(Samples.grouped(features, list(groups.values()), terrain.decisive, growing))
 
 
 def _limit(terrain: OptunaTerrain, places: Sequence[Place], done: Sequence[FrozenTrial], name: str) -> GaussianProcess:

@@ -67,6 +67,11 @@ class OptunaTerrain:
         """None: nothing is known of a user's parameters."""
         return 0
 
+    @property
+    def growing(self) -> bool:
+        """Along the first exact objective, if there is one."""
+        return bool(self.objectives)
+
     def features(self, points: Sequence[Place]) -> Array:
         """As ``Terrain.features``: the exact objectives, numbers on their (log) range, choices one-hot."""
         columns: list[Array] = []

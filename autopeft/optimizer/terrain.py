@@ -24,6 +24,11 @@ class Terrain(Protocol[P]):
         """How many of the features, the last ones, move the first objective whatever the others are."""
         ...
 
+    @property
+    def growing(self) -> bool:
+        """Whether the first objective may lie farther apart the larger the first feature is."""
+        ...
+
     def features(self, points: Sequence[P]) -> Array:
         """Coordinates for a surrogate, shape [n, d], each about [0, 1]."""
         ...

@@ -11,6 +11,7 @@ from autopeft.candidates import repeats
 from autopeft.health import Check, Edge, edges, leave_one_out, repeated
 from autopeft.health.check import FEWEST, LEVELS, MOST
 from autopeft.reasons import searched
+from autopeft.scales import scale
 from autopeft.study import Origin
 from dashboard import frame, picks, queries
 from dashboard.board import Board, said
@@ -75,7 +76,7 @@ def check(board: Board, url: str, complete: int) -> Check | None:
     latest = queries.same_numbers(sorted(groups)[-MOST:])
     plans = queries.configurations(board, url, latest)
     values = {number: [one.values[board.study.metric] for one in groups[number]] for number in latest}
-    return leave_one_out(board.space, plans, values)
+    return leave_one_out(board.space, scale(board.study).cost, plans, values)
 
 
 def _volumes(board: Board) -> None:

@@ -5,11 +5,14 @@ import pytest
 
 from autopeft.health import Check, edges, leave_one_out, repeated
 from autopeft.optimizer.surrogate import GaussianProcess, Samples
+from autopeft.pareto import Axis
 from autopeft.study import Origin
 from search_spaces.configuration import Training, uniform
 from search_spaces.methods.lora import Lora
 from search_spaces.presets import layerwise
 from search_spaces.space import SearchSpace
+
+COST = Axis(96.0, 512.0, logarithmic=True)
 
 
 @pytest.fixture
@@ -40,20 +43,20 @@ def test_a_smooth_quality_is_predicted_and_noise_is_not(space):
     generator = np.random.default_rng(1)
     plans = {number: space.sample(generator, 512) for number in range(40)}
     smooth = {number: [space.cost(plan) ** 0.3] for number, plan in plans.items()}
-    found = leave_one_out(space, plans, smooth)
+    found = leave_one_out(space, COST, plans, smooth)
     assert found.explained > 0.8
     assert "explains" in found.verdict
     noise = {number: [float(value)] for number, value in enumerate(generator.normal(size=40))}
-    assert leave_one_out(space, plans, noise).explained < 0.3
+    assert leave_one_out(space, COST, plans, noise).explained < 0.3
 
 
 def test_too_few_plans_or_plans_outside_the_space_give_no_check(space, tiny_backbone):
     generator = np.random.default_rng(1)
     plans = {number: space.sample(generator, 512) for number in range(4)}
     values = {number: [0.5] for number in range(20)}
-    assert leave_one_out(space, plans, values) is None
+    assert leave_one_out(space, COST, plans, values) is None
     outside = {number: uniform(tiny_backbone, ("query",), Lora(1, 2.0), 0.5) for number in range(4, 20)}
-    assert leave_one_out(space, plans | outside, values) is None
+    assert leave_one_out(space, COST, plans | outside, values) is None
 
 
 def test_coverage_and_calibration_of_a_process_that_knows_itself():

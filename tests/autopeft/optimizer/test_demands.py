@@ -36,7 +36,7 @@ def closed_form():
     return make_proposer("closed-form", 0, 0)
 
 
-def test_the_learning_rate_is_decisive_for_the_quality_and_for_nothing_else(question):
+def test_the_quality_alone_grows_along_the_cost_and_hangs_on_the_learning_rate(question):
     plans = question.sample(9)
     observations = with_values(question, plans, inference_seconds=rank_sum, train_seconds=rank_sum)
     rungs = tuple(LowerRung(seen, 0.25) for seen in question.observe(question.sample(3, seed=1)))
@@ -47,12 +47,16 @@ def test_the_learning_rate_is_decisive_for_the_quality_and_for_nothing_else(ques
         limits={"train_seconds": 40.0},
     )
     assert plain.height.samples.decisive == 1
+    assert plain.height.samples.growing
+    costs = [question.scale.cost.minimised([question.space.cost(plan)])[0] for plan in plans]
+    assert plain.height.samples.features[:, 0] == pytest.approx(costs)
     rates = [question.space.learning_rate.feature(rate(plan)) for plan in plans]
     assert plain.height.samples.features[:, -1] == pytest.approx(rates)
-    assert [process.samples.decisive for process in plain.learned] == [0]
-    assert [process.samples.decisive for process, _ in plain.limits] == [0]
+    others = [*plain.learned, *(process for process, _ in plain.limits)]
+    assert [(process.samples.decisive, process.samples.growing) for process in others] == [(0, False)] * 2
     rungs_too = question.belief(observations, lower_rungs=rungs)
     assert rungs_too.height.samples.decisive == 2  # and the share of the training
+    assert rungs_too.height.samples.growing
 
 
 @pytest.mark.parametrize("name", ["closed-form", "random", "sobol", "evolution"])

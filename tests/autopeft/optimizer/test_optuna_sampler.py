@@ -197,6 +197,8 @@ def test_the_surrogate_sees_the_exact_objectives():
     features = terrain.features(places)
     assert features[:, :1] == pytest.approx(terrain.known(places))
     assert features.shape[1] == 1 + OptunaTerrain(DISTRIBUTIONS).features(places).shape[1]
+    assert terrain.growing
+    assert not OptunaTerrain(DISTRIBUTIONS).growing  # its first feature is some parameter
 
 
 def test_places_and_parameters_are_inverse():

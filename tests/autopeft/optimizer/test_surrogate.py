@@ -9,6 +9,7 @@ from autopeft.optimizer.surrogate import (
     GaussianProcess,
     Hyperparameters,
     Samples,
+    inverted,
     matern,
     negative_log_posterior,
     squared_distances,
@@ -24,7 +25,7 @@ def data(count=20, dimension=4, seed=0):
 
 def theta(dimension=4, seed=1):
     generator = np.random.default_rng(seed)
-    return np.concatenate([generator.normal(0, 0.5, dimension), [-3.0, 0.2]])
+    return np.concatenate([generator.normal(0, 0.5, dimension), [-3.0, 0.2, 0.7, -0.4]])
 
 
 def naive_kernel(left, right, lengthscales):
@@ -36,13 +37,26 @@ def naive_kernel(left, right, lengthscales):
     return kernel
 
 
-def naive_posterior(features, values, at, hyperparameters):
+def naive_prior(features, samples, theta, growing):
+    """Means and deviations at ``features`` before anything is seen."""
+    mean, rate, rise = theta[-3:] * [1, growing, growing]
+    scale = math.sqrt(np.mean([math.exp(2 * rate * x) for x in samples[:, 0]]))
+    usual = np.mean([math.exp(rate * x) / scale for x in samples[:, 0]])
+    deviations = np.array([math.exp(rate * min(1, max(0, x))) / scale for x in features[:, 0]])
+    return mean + rise * (deviations - usual), deviations
+
+
+def naive_posterior(features, values, at, theta, growing=False):
     """Textbook formulas with an explicit inverse, for standardised values."""
-    kernel = naive_kernel(features, features, hyperparameters.lengthscales)
-    inverse = np.linalg.inv(kernel + hyperparameters.noise * np.eye(len(features)))
-    cross = naive_kernel(at, features, hyperparameters.lengthscales)
-    mean = hyperparameters.mean + cross @ inverse @ (values - hyperparameters.mean)
-    return mean, np.sqrt(1 - np.diag(cross @ inverse @ cross.T))
+    lengthscales, noise = np.exp(theta[:-4]), math.exp(theta[-4])
+    (means, deviations), (means_at, deviations_at) = (
+        naive_prior(points, features, theta, growing) for points in (features, at)
+    )
+    kernel = naive_kernel(features, features, lengthscales) * np.outer(deviations, deviations)
+    inverse = np.linalg.inv(kernel + noise * np.eye(len(features)))
+    cross = naive_kernel(at, features, lengthscales) * np.outer(deviations_at, deviations)
+    mean = means_at + cross @ inverse @ (values - means)
+    return mean, np.sqrt(deviations_at**2 - np.diag(cross @ inverse @ cross.T))
 
 
 def test_the_kernel_is_the_textbooks():
@@ -54,49 +68,54 @@ def test_the_kernel_is_the_textbooks():
 
 @pytest.mark.parametrize("dimension", [1, 4, 19])
 @pytest.mark.parametrize("count", [1, 2, 20])
-def test_the_gradient_is_that_of_finite_differences(count, dimension):
+@pytest.mark.parametrize("growing", [False, True])
+def test_the_gradient_is_that_of_finite_differences(count, dimension, growing):
     features, _ = data(count, max(dimension, 2))
     features, values = features[:, :dimension], np.random.default_rng(2).standard_normal(count)
 
+    samples = Samples.single(features, values, growing=growing)
+
     def loss(at):
-        return negative_log_posterior(at, Samples.single(features, values))[0]
+        return negative_log_posterior(at, samples)[0]
 
     def gradient(at):
-        return negative_log_posterior(at, Samples.single(features, values))[1]
+        return negative_log_posterior(at, samples)[1]
 
     at = theta(dimension)
     assert check_grad(loss, gradient, at, epsilon=1e-6) < 1e-4 * (1 + np.linalg.norm(gradient(at)))
 
 
-def test_the_loss_is_likelihood_times_prior():
+@pytest.mark.parametrize("growing", [False, True])
+def test_the_loss_is_likelihood_times_prior(growing):
     features, values = data()
 
     def log_posterior(at):
-        lengthscales, noise, mean = np.exp(at[:4]), math.exp(at[4]), at[5]
-        covariance = naive_kernel(features, features, lengthscales) + noise * np.eye(20)
-        likelihood = multivariate_normal(np.full(20, mean), covariance).logpdf(values)
+        means, deviations = naive_prior(features, features, at, growing)
+        covariance = naive_kernel(features, features, np.exp(at[:4])) * np.outer(deviations, deviations)
+        likelihood = multivariate_normal(means, covariance + math.exp(at[4]) * np.eye(20)).logpdf(values)
         usual, decisive = norm(0.5 * math.log(4), math.sqrt(3)).logpdf(at[:3]).sum(), norm(-0.5, 0.5).logpdf(at[3])
-        prior = usual + decisive + norm(-5, 1).logpdf(at[4]) + norm(0, 0.3).logpdf(mean)
-        return likelihood + prior
+        prior = usual + decisive + norm(-5, 1).logpdf(at[4]) + norm(0, 0.3).logpdf(at[5])
+        return likelihood + prior + norm(0, 2).logpdf(at[6]) + norm(0, 0.3).logpdf(at[7])
 
     one, other = theta(seed=1), theta(seed=2)
-    ours = (
-        negative_log_posterior(one, Samples.single(features, values, decisive=1))[0]
-        - negative_log_posterior(other, Samples.single(features, values, decisive=1))[0]
-    )
+    other[-2:] += 0.5
+    samples = Samples.single(features, values, decisive=1, growing=growing)
+    ours = negative_log_posterior(one, samples)[0] - negative_log_posterior(other, samples)[0]
     assert ours == pytest.approx(log_posterior(other) - log_posterior(one))
 
 
-def test_the_posterior_is_that_of_a_naive_computation():
+@pytest.mark.parametrize("growing", [False, True])
+def test_the_posterior_is_that_of_a_naive_computation(growing):
     features, values = data()
     at = np.random.default_rng(3).random((7, 4))
-    hyperparameters = Hyperparameters.from_vector(theta())
-    mean, deviation = GaussianProcess(Samples.single(features, 10 + 2 * values), hyperparameters, 10.0, 2.0).posterior(
-        at
-    )
-    expected_mean, expected_deviation = naive_posterior(features, values, at, hyperparameters)
+    at[0, 0] = 1e6  # far beyond all that counts: a user's exact objective may be worse than any reference
+    samples = Samples.single(features, 10 + 2 * values, growing=growing)
+    process = GaussianProcess(samples, Hyperparameters.from_vector(theta(), samples), 10.0, 2.0)
+    mean, deviation = process.posterior(at)
+    expected_mean, expected_deviation = naive_posterior(features, values, at, theta(), growing)
     assert mean == pytest.approx(10 + 2 * expected_mean)
     assert deviation == pytest.approx(2 * expected_deviation)
+    assert np.sqrt(np.diag(process.covariance(at))) == pytest.approx(deviation)
 
 
 def test_the_posterior_is_botorchs():
@@ -188,7 +207,7 @@ def test_grouped_repeats_have_the_posterior_of_all_their_rows():
     counts = [len(group) for group in groups]
     flat = Samples.single(np.repeat(features, counts, axis=0), np.concatenate(groups))
     grouped = Samples(features, np.array([np.mean(g) for g in groups]), 1 / np.array(counts))
-    at, hyperparameters = np.random.default_rng(5).random((6, 3)), Hyperparameters.from_vector(theta(3))
+    at, hyperparameters = np.random.default_rng(5).random((6, 3)), Hyperparameters.from_vector(theta(3), flat)
     mean, deviation = GaussianProcess(flat, hyperparameters, 1.0, 2.0).posterior(at)
     assert GaussianProcess(grouped, hyperparameters, 1.0, 2.0).posterior(at)[0] == pytest.approx(mean)
     assert GaussianProcess(grouped, hyperparameters, 1.0, 2.0).posterior(at)[1] == pytest.approx(deviation)
@@ -249,3 +268,33 @@ def test_a_decisive_feature_is_not_taken_for_irrelevant():
         for count in (0, 1)
     }
     assert doubts[1] > 1.3 * doubts[0]
+
+
+def test_plans_that_differ_little_where_they_are_cheap_are_doubted_little_there():
+    generator = np.random.default_rng(0)
+    features = generator.random((30, 8))
+    # the first feature is the cost: effects are in proportion to a power of it
+    values = 0.1 + np.exp(3 * (features[:, 0] - 1)) * (features[:, 1] - features[:, 2] + 0.5 * features[:, 3])
+    ends = np.tile(generator.random((200, 8)), (2, 1))
+    ends[:200, 0], ends[200:, 0] = 0.05, 0.95
+    truth = 0.1 + np.exp(3 * (ends[:, 0] - 1)) * (ends[:, 1] - ends[:, 2] + 0.5 * ends[:, 3])
+    ratios, scores = {}, {}
+    for growing in (False, True):
+        mean, deviation = GaussianProcess.fit(Samples.single(features, values, growing=growing)).posterior(ends)
+        ratios[growing] = deviation[200:].mean() / deviation[:200].mean()
+        scores[growing] = norm(mean, deviation).logpdf(truth).mean()
+    assert ratios[False] < 2 < 5 < ratios[True]
+    assert scores[True] > scores[False] + 0.5
+
+
+def test_the_usual_deviation_is_that_of_the_values():
+    features, values = data(40)
+    process = GaussianProcess.fit(Samples.single(features, values, growing=True))
+    assert np.mean(process.hyperparameters.growth.at(features) ** 2) == pytest.approx(1)
+
+
+def test_the_inverse_is_the_inverse():
+    matrix = np.cov(np.random.default_rng(0).standard_normal((6, 50)))
+    inverse, half_log_determinant = inverted(matrix)
+    assert inverse == pytest.approx(np.linalg.inv(matrix))
+    assert half_log_determinant == pytest.approx(0.5 * np.linalg.slogdet(matrix)[1])
