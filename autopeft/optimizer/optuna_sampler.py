@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -200,9 +201,18 @@ def _place(terrain: OptunaTerrain, trial: FrozenTrial) -> Place:
 def _first(
     terrain: OptunaTerrain, candidates: Sequence[Place], taken: set[Place], generator: np.random.Generator
 ) -> Place:
-    """The first new feasible place: of ``candidates``, else of random ones; if there is none, any feasible one."""
+    """The first new feasible place: of ``candidates``, else of random ones; if there is none, any feasible one.
+
+    Where nothing is feasible the first of them, with a warning.
+    """
     candidates = [*candidates, *terrain.scattered(1024, generator)]
     feasible = [place for place, keeps in zip(candidates, terrain.feasible(candidates), strict=True) if keeps]
+    if not feasible:
+        warnings.warn(
+            f"none of {len(candidates)} points keeps every constraint: proposing one that does not; are the "
+            "constraints feasible when ≤ 0, as they have to be?",
+            stacklevel=2,
+        )
     fresh = [place for place in feasible if place not in taken]
     return next(iter([*fresh, *feasible, *candidates]))
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from autopeft.errors import ConfigurationError
 from autopeft.pareto import Axis
 
 Array = NDArray[np.float64]
@@ -123,9 +124,17 @@ class OptunaTerrain:
         return [tuple(_at(d, u) for d, u in zip(distributions, row, strict=True)) for row in units.tolist()]
 
     def _figure(self, index: int, figure: Figure, point: Place) -> float:
-        """A figure of the user's, asked for once a point."""
+        """A figure of the user's, asked for once a point.
+
+        Raises:
+            ConfigurationError: If an exact objective is not finite, or a constraint is not a number.
+        """
         if (index, point) not in self._figures:
-            self._figures[index, point] = float(figure(self.params(point)))
+            value = float(figure(self.params(point)))
+            if math.isnan(value) or (index >= 0 and math.isinf(value)):
+                what, wanted = ("a constraint", "a number") if index < 0 else ("a known objective", "a finite number")
+                raise ConfigurationError(f"{what} gave {value} for {self.params(point)}: expected {wanted} everywhere")
+            self._figures[index, point] = value
         return self._figures[index, point]
 
 

@@ -191,6 +191,28 @@ def test_a_reference_point_that_is_not_finite_is_refused_at_once(value):
         AutoPeftSampler(reference_point=(0.5, value))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_known_objective_that_is_not_finite_is_refused_with_its_parameters(value):
+    study = study_with(sampler(known_objectives={1: lambda params: value if params["layers"] > 6 else cost(params)}))
+    with pytest.raises(ConfigurationError, match=f"known objective gave {value} for .*'layers': .*: expected a finite"):
+        study.optimize(objective, n_trials=12)
+
+
+def test_a_constraint_may_be_infinite_but_has_to_be_a_number():
+    constraints = {"layers": lambda params: math.inf if params["layers"] > 6 else -math.inf}
+    study = run(sampler(constraints=constraints, space=DISTRIBUTIONS), 12)
+    assert max(trial.params["layers"] for trial in study.trials) <= 6
+    study = study_with(sampler(constraints={"none": lambda params: math.nan}, space=DISTRIBUTIONS))
+    with pytest.raises(ConfigurationError, match="a constraint gave nan"):
+        study.optimize(objective, n_trials=1)
+
+
+def test_constraints_that_nothing_keeps_are_said():
+    study = study_with(sampler(constraints={"never": lambda params: 1.0}, space=DISTRIBUTIONS))
+    with pytest.warns(UserWarning, match="none of .* points keeps every constraint"):
+        study.optimize(objective, n_trials=1)
+
+
 def test_the_surrogate_sees_the_exact_objectives():
     terrain = OptunaTerrain(DISTRIBUTIONS, [(cost, Axis(1.0, 1e4, True))])
     places = terrain.scattered(5, np.random.default_rng(0))
