@@ -10,7 +10,11 @@ from autopeft.cli.console import document, note
 from autopeft.errors import BudgetError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autopeft.confirming import Confirmed
     from autopeft.running import SearchOutcome
+    from autopeft.study import Trial
 
 
 def finish(outcome: SearchOutcome, url: str, as_json: bool) -> None:
@@ -40,7 +44,7 @@ def finish(outcome: SearchOutcome, url: str, as_json: bool) -> None:
         reasons = [f"trial {failed.number}: {first_line(failed.error)}"] if failed else left_out(study, standing)
         reason = "".join(f"; {said}" for said in reasons)
         raise BudgetError(f"{outcome.ending.value}, but the front is empty{reason} (autopeft status{flag} shows more)")
-    best = standing.front[-1]
+    best = recommended(standing.front, outcome.confirmed)
     trained = exportable(study, best, outcome.trials)
     if trained is None:
         use = f"train {best.number} -o runs/{best.number}"
@@ -50,6 +54,13 @@ def finish(outcome: SearchOutcome, url: str, as_json: bool) -> None:
     chosen = f" --study {study.name}{flag}"
     note(outcome.ending.value)
     note(next_text(f"show {best.number} --layers{chosen}", f"{use}{chosen}", f"dashboard{flag}"))
+
+
+def recommended(front: Sequence[Trial], confirmed: Confirmed) -> Trial:
+    """The best member of ``front`` by the runs that did not choose it; by those that did where there are no others."""
+    again = {one.number: one.quality.mean for one in confirmed.front}
+    fresh = [member for member in front if member.number in again]
+    return max(fresh, key=lambda member: again[member.number]) if fresh else front[-1]
 
 
 def next_text(*commands: str) -> str:
