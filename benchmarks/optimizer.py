@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=["paper", "joint", "three"], help="names or table files")
     parser.add_argument("--proposers", nargs="+", default=list(CHEAP), choices=list(PROPOSERS))
     parser.add_argument("--seeds", type=int, default=10, help="how many")
-    parser.add_argument("--first-seed", type=int, default=10, help="10: ingredients were chosen on seeds 0 to 5")
+    parser.add_argument("--first-seed", type=int, default=10, help="10 to 19: no ingredient was chosen on them")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--marks", nargs="+", type=int, default=list(MARKS), help="trials at which table looks")
     parser.add_argument("--initial", type=int, default=20, help="Sobol points that all but random and sobol start from")

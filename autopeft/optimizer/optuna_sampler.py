@@ -99,7 +99,11 @@ class AutoPeftSampler(BaseSampler):  # type: ignore[misc]
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The parameters to try next."""
+        """The parameters to try next.
+
+        Raises:
+            ConfigurationError: If a known objective is not finite somewhere, or a constraint is not a number.
+        """
         if not search_space:
             return {}
         others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]

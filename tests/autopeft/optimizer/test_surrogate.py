@@ -7,6 +7,7 @@ from scipy.stats import multivariate_normal, norm
 
 from autopeft.optimizer.surrogate import (
     GaussianProcess,
+    Growth,
     Hyperparameters,
     Samples,
     inverted,
@@ -287,10 +288,14 @@ def test_plans_that_differ_little_where_they_are_cheap_are_doubted_little_there(
     assert scores[True] > scores[False] + 0.5
 
 
-def test_the_usual_deviation_is_that_of_the_values():
-    features, values = data(40)
-    process = GaussianProcess.fit(Samples.single(features, values, growing=True))
-    assert np.mean(process.hyperparameters.growth.at(features) ** 2) == pytest.approx(1)
+def test_the_deviation_grows_by_its_rate_and_is_one_on_the_samples_average():
+    features, _ = data(40)
+    growth = Growth.over(2.0, features)
+    assert np.mean(growth.at(features) ** 2) == pytest.approx(1)
+    assert np.mean(growth.at(features)) == pytest.approx(growth.usual)
+    low, high, beyond = growth.at(np.array([[0.0], [1.0], [50.0]]))
+    assert high / low == pytest.approx(math.exp(2))
+    assert beyond == high
 
 
 def test_the_inverse_is_the_inverse():
