@@ -50,6 +50,14 @@ def test_a_smooth_quality_is_predicted_and_noise_is_not(space):
     assert leave_one_out(space, COST, plans, noise).explained < 0.3
 
 
+def test_the_check_sees_the_cost_as_the_proposer_does(space):
+    generator = np.random.default_rng(1)
+    plans = {number: space.sample(generator, 512) for number in range(40)}
+    # from the ranks alone .62 of this is explained
+    steep = {number: [(space.cost(plan) / 512) ** 3] for number, plan in plans.items()}
+    assert leave_one_out(space, COST, plans, steep).explained > 0.95
+
+
 def test_too_few_plans_or_plans_outside_the_space_give_no_check(space, tiny_backbone):
     generator = np.random.default_rng(1)
     plans = {number: space.sample(generator, 512) for number in range(4)}
